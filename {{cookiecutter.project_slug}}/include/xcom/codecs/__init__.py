@@ -1,0 +1,101 @@
+"""Which codec takes a value, and which one reads a payload.
+
+To add a codec: one class in a module of this package (see ``base``), one line in ``_CODECS``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from include.xcom.codecs.base import Codec, Encoded
+from include.xcom.codecs.inline import Inline, airflow_row, survives_database
+from include.xcom.codecs.plain import JsonCodec, json_text
+from include.xcom.codecs.tree import TreeCodec
+from include.xcom.errors import PayloadCorruptError
+
+if TYPE_CHECKING:
+    from include.xcom.settings import Settings
+
+__all__ = ["decode", "encode", "names"]
+
+# name: (module, class, exact types). Named as text, so that a library is imported only when a value
+# of it turns up; pandas 3 calls its classes by other module names than pandas 2 did.
+_CODECS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "bytes": ("raw", "BytesCodec", ("builtins.bytes", "builtins.bytearray")),
+    "numpy": ("array", "NumpyCodec", ("numpy.ndarray",)),
+}
+
+_PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
+
+
+def encode(value: Any, settings: Settings) -> Inline | Encoded:
+    """Turn a value into its row, if it may stay in the database, or into a payload.
+
+    Raises:
+        UnsupportedTypeError: It would not come back unchanged. The attribute ``path`` is the place
+            within the value, ``""`` for the value itself.
+    """
+    codec = _codec_for(type(value), settings.frame_format)
+    if codec is not None:
+        return codec.encode(value)
+    text = json_text(value) if type(value) in _PLAIN else None
+    if text is not None:
+        if len(text) <= settings.threshold_bytes and survives_database(value):
+            return Inline(value)
+        return JsonCodec().encode_text(value, text)
+    encoded = _tree(settings.frame_format).encode(value)
+    if encoded.extension == "json.zst" and encoded.raw_bytes <= settings.threshold_bytes:
+        row = airflow_row(value, settings.threshold_bytes)
+        if row is not None:
+            return row
+    return encoded
+
+
+def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: int) -> Any:
+    """Turn a payload back into its value.
+
+    Raises:
+        PayloadCorruptError: It is not what its codec writes, or the codec or version is unknown.
+        PayloadTooLargeError: It expands beyond ``max_bytes``.
+    """
+    found = JsonCodec() if codec == "json" else _tree("parquet") if codec == "tree" else _codec(codec)
+    if not 1 <= version <= found.version:
+        raise PayloadCorruptError(
+            f"codec {codec!r} here reads versions 1 to {found.version}, the payload has version {version}: "
+            "it was written by a newer include/xcom, update this deployment's copy"
+        )
+    return found.decode(payload, type, version, max_bytes)
+
+
+def names() -> list[str]:
+    """Return the names of all codecs, for messages and documentation."""
+    return ["json", "tree", *_CODECS]
+
+
+def _codec_for(kind: type, frame_format: str) -> Codec | None:
+    name = _names_by_type().get(f"{kind.__module__}.{kind.__qualname__}")
+    return _codec(name, frame_format) if name else None
+
+
+@cache
+def _names_by_type() -> dict[str, str]:
+    return {kind: name for name, (_, _, kinds) in _CODECS.items() for kind in kinds}
+
+
+@cache
+def _codec(name: str, frame_format: str = "parquet") -> Codec:
+    if name not in _CODECS:
+        raise PayloadCorruptError(
+            f"the payload was written by codec {name!r}; known here are {', '.join(names())}"
+        )
+    module, kind, types = _CODECS[name]
+    made = getattr(import_module(f"include.xcom.codecs.{module}"), kind)
+    codec: Codec = made(frame_format) if name in ("pandas", "polars", "pyarrow") else made()
+    return codec
+
+
+@cache
+def _tree(frame_format: str) -> TreeCodec:
+    return TreeCodec(lambda kind: _codec_for(kind, frame_format), decode)

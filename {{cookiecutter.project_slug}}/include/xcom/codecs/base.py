@@ -14,11 +14,11 @@ the table in ``codecs/__init__.py``. The contract:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Union
+from typing import Any, ClassVar, Protocol
 
 __all__ = ["Buffer", "Codec", "Encoded"]
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer = bytes | bytearray | memoryview
 """Bytes in memory. A memoryview is C-contiguous with format ``B``."""
 
 

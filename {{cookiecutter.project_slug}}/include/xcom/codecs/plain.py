@@ -1,0 +1,102 @@
+"""Plain JSON: exact dicts, lists, strings, numbers, booleans and None, as zstd-compressed text.
+
+The type check is the hard part: JSON writers gladly turn a tuple into a list, an enum into its
+value and NaN into null. ``ormsgpack`` with its pass-through options refuses all of these in a
+tenth of the time that a walk in Python takes (measured: 14 against 222 ms for 8.2 MB of records).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import re
+from typing import Any, ClassVar
+
+from include.xcom.codecs.base import Encoded
+from include.xcom.codecs.compression import compress, decompress
+from include.xcom.errors import PayloadCorruptError
+
+__all__ = ["JsonCodec", "json_text"]
+
+# In MessagePack a float is 0xCB and eight bytes, and those of infinities and NaN begin with twelve
+# set bits after the sign. UTF-8 has none of these sequences; an integer may, hence the second look.
+_MAYBE_NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
+
+
+class JsonCodec:
+    """Plain JSON text, UTF-8, compressed: ``zstdcat`` and ``jq`` read it."""
+
+    name: ClassVar[str] = "json"
+    version: ClassVar[int] = 1
+    types: ClassVar[tuple[str, ...]] = ()  # Found by ``json_text``, not by type: see ``codecs.encode``.
+
+    def encode(self, value: Any) -> Encoded:
+        """Encode a value that ``json_text`` takes."""
+        text = json_text(value)
+        assert text is not None, "json_text refuses this value"
+        return self.encode_text(value, text)
+
+    def encode_text(self, value: Any, text: bytes) -> Encoded:
+        """Encode a value whose text is known already."""
+        kind = type(value).__name__
+        summary: dict[str, int | str] = {"items": len(value)} if kind in ("dict", "list") else {}
+        if kind == "str":
+            summary = {"characters": len(value)}
+        return Encoded(self.name, self.version, "json.zst", kind, [compress(text)], len(text), summary)
+
+    def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
+        """Decode; the garbage collector waits meanwhile."""
+        import orjson
+
+        text = decompress(payload, max_bytes)
+        # Every container made here looks like garbage-to-be and triggers a collection each 700 of
+        # them; none can be garbage yet.
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise PayloadCorruptError(f"the payload is not JSON: {error}") from error
+        finally:
+            if was_enabled:
+                gc.enable()
+
+
+def json_text(value: Any) -> bytes | None:
+    """Return the JSON text of a value that comes back from it unchanged; None for all others.
+
+    Others are: any type but exact dict, list, str, int, float, bool and None, keys that are not
+    exact strings, NaN and infinities, integers beyond 64 bits, lone surrogates, nesting over 254.
+    """
+    import orjson
+    import ormsgpack
+
+    option = (
+        ormsgpack.OPT_PASSTHROUGH_DATACLASS
+        | ormsgpack.OPT_PASSTHROUGH_DATETIME
+        | ormsgpack.OPT_PASSTHROUGH_ENUM
+        | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+        | ormsgpack.OPT_PASSTHROUGH_TUPLE
+        | ormsgpack.OPT_PASSTHROUGH_UUID
+    )
+    try:
+        packed = ormsgpack.packb(value, option=option)
+        if _MAYBE_NOT_FINITE.search(packed) and _has_non_finite(value):
+            return None
+        del packed  # As large as the text that is written next.
+        return orjson.dumps(value)
+    except (ormsgpack.MsgpackEncodeError, orjson.JSONEncodeError):
+        return None
+
+
+def _has_non_finite(value: Any) -> bool:
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if type(item) is dict:
+            pending.extend(item.values())
+        elif type(item) is list:
+            pending.extend(item)
+        elif type(item) is float and not math.isfinite(item):
+            return True
+    return False

@@ -1,0 +1,31 @@
+"""Bytes, as they are."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from include.xcom.codecs.base import Encoded
+
+__all__ = ["BytesCodec"]
+
+
+class BytesCodec:
+    """``bytes`` and ``bytearray``; the object is the value, byte by byte."""
+
+    name: ClassVar[str] = "bytes"
+    version: ClassVar[int] = 1
+    types: ClassVar[tuple[str, ...]] = ("builtins.bytes", "builtins.bytearray")
+
+    def encode(self, value: Any) -> Encoded:
+        """Encode without a copy."""
+        size = len(value)
+        return Encoded(self.name, self.version, "bin", type(value).__name__, [value], size)
+
+    def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
+        """Decode; a ``bytearray`` that fills its buffer is handed over as it is."""
+        if type == "bytes":
+            return payload.tobytes()
+        buffer = payload.obj
+        if isinstance(buffer, bytearray) and len(buffer) == len(payload):
+            return buffer
+        return bytearray(payload)

@@ -1,0 +1,319 @@
+"""Everything that plain JSON is not: tuples, dates, sets, classes, and containers of large parts.
+
+The value becomes a JSON document (the skeleton) in which a dict of one key that starts with ``$``
+stands for what JSON lacks: ``{"$tuple": [1, 2]}``, ``{"$date": "2013-01-01"}``. Frames, arrays and
+large bytes inside it become files of their own format beside it, ``{"$part": ["0.parquet", ...]}``,
+and the whole is one zip file: one object, one request, readable with any zip tool. Without such
+parts the skeleton alone is stored, compressed.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import json
+import math
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from include.xcom.codecs import scalars
+from include.xcom.codecs.base import Buffer, Codec, Encoded
+from include.xcom.codecs.bundle import is_bundle, pack, unpack
+from include.xcom.codecs.classes import build, class_name, fields_of, find_class, serde
+from include.xcom.codecs.compression import compress, decompress
+from include.xcom.codecs.equality import difference
+from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
+
+__all__ = ["TreeCodec"]
+
+_SKELETON = "value.json"
+# Bytes up to here stand in the skeleton as base64: a member of their own costs about 200 bytes.
+_MEMBER_BYTES = 1024
+_LARGEST_PLAIN_INT = 2**63
+
+_FACTORIES = {kind.__name__: kind for kind in (list, dict, set, int, float, str, tuple)}
+
+
+class TreeCodec:
+    """Nested values of any kind; see the module's docstring.
+
+    Args:
+        part_codec: Gives the codec of a value that is stored in its own format, or None.
+        part_decoder: Decodes such a part: ``(payload, codec, version, type, max_bytes) -> value``.
+    """
+
+    name: ClassVar[str] = "tree"
+    version: ClassVar[int] = 1
+    types: ClassVar[tuple[str, ...]] = ()  # Whatever no other codec takes: see ``codecs.encode``.
+
+    def __init__(
+        self,
+        part_codec: Callable[[type], Codec | None],
+        part_decoder: Callable[[memoryview, str, int, str, int], Any],
+    ) -> None:
+        self._part_codec = part_codec
+        self._part_decoder = part_decoder
+
+    def encode(self, value: Any) -> Encoded:
+        """Encode; a value with instances of classes is decoded again and compared.
+
+        Raises:
+            UnsupportedTypeError: With the attribute ``path``, the place within the value.
+        """
+        writer = _Writer(self._part_codec)
+        try:
+            skeleton = writer.node(value)
+            text = json.dumps(skeleton, allow_nan=False, separators=(",", ":")).encode()
+            if writer.must_verify:
+                changed = difference(value, _Reader(self._part_decoder, writer.members()).node(skeleton))
+        except RecursionError:
+            raise UnsupportedTypeError(
+                "the value contains itself, or is nested too deep (about 900 levels can be stored)"
+            ) from None
+        if writer.must_verify and changed is not None:
+            raise UnsupportedTypeError(
+                "the value would not come back unchanged: its class, or one inside it, loses or alters "
+                "something when it is made again from its fields; return a dict of plain values",
+                path=changed,
+            )
+        size = len(text) + sum(part.raw_bytes for _, part in writer.parts)
+        kind = type(value)
+        summary: dict[str, int | str] = {"items": len(value)} if hasattr(kind, "__len__") else {}
+        if not writer.parts:
+            return Encoded(
+                self.name, self.version, "json.zst", kind.__name__, [compress(text)], size, summary
+            )
+        members: list[tuple[str, list[Buffer]]] = [(_SKELETON, [text])]
+        members += [(name, part.parts) for name, part in writer.parts]
+        summary["parts"] = len(writer.parts)
+        return Encoded(self.name, self.version, "zip", kind.__name__, pack(members), size, summary)
+
+    def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
+        """Decode a skeleton, alone or in a zip file with its parts."""
+        members = {}
+        if is_bundle(payload):
+            members = dict(unpack(payload))
+            text: Buffer = members.pop(_SKELETON, memoryview(b""))
+        else:
+            text = decompress(payload, max_bytes)
+        if len(text) > max_bytes:
+            raise PayloadTooLargeError(f"expands to {len(text)} bytes; the limit is {max_bytes}")
+        reader = _Reader(self._part_decoder, members, max_bytes)
+        try:
+            return reader.node(json.loads(bytes(text)))
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            raise PayloadCorruptError(f"the payload's skeleton is not what was written: {error!r}") from error
+
+
+class _Writer:
+    """Turns a value into a skeleton and collects its parts."""
+
+    def __init__(self, part_codec: Callable[[type], Codec | None]) -> None:
+        self.parts: list[tuple[str, Encoded]] = []
+        self.must_verify = False
+        self._part_codec = part_codec
+
+    def members(self) -> dict[str, memoryview]:
+        """Return copies of the parts, as a reader would find them."""
+        return {name: memoryview(bytearray(b"".join(part.parts))) for name, part in self.parts}
+
+    def node(self, value: Any) -> Any:
+        # One Python frame per level of nesting and no comprehension (a frame of its own before
+        # Python 3.12): 500 levels must fit below the interpreter's limit of 1000.
+        kind = type(value)
+        if kind in (str, bool, type(None)):
+            return value
+        if kind is int:
+            return value if -_LARGEST_PLAIN_INT <= value < _LARGEST_PLAIN_INT else {"$int": hex(value)}
+        if kind is float:
+            return value if math.isfinite(value) else {"$float": repr(value)}
+        at: Any = ""
+        try:
+            if kind is dict:
+                plain: dict[str, Any] = {}
+                for at, item in value.items():
+                    if type(at) is not str or at.startswith("$"):
+                        break
+                    plain[at] = self.node(item)
+                else:
+                    return plain
+                pairs = []
+                for at, item in value.items():
+                    pairs.append([self.node(at), self.node(item)])
+                return {"$dict": pairs}
+            tag = _SEQUENCES.get(kind)
+            if tag is not None:
+                items: list[Any] = []
+                for item in _in_order(value):
+                    at = len(items)
+                    items.append(self.node(item))
+                return items if kind is list else {tag: items}
+        except UnsupportedTypeError as error:
+            inside = f"[{at!r}]" if kind not in (set, frozenset) else "{...}"
+            error.path = f"{inside}{error.path or ''}"  # type: ignore[attr-defined]
+            raise
+        return self._leaf(value, kind)
+
+    def _leaf(self, value: Any, kind: type) -> Any:
+        if kind in (bytes, bytearray) and len(value) <= _MEMBER_BYTES:
+            return {f"${kind.__name__}": base64.b64encode(value).decode()}
+        codec = self._part_codec(kind)
+        if codec is not None:
+            part = codec.encode(value)
+            name = f"{len(self.parts)}.{part.extension}"
+            self.parts.append((name, part))
+            return {"$part": [name, part.codec, part.version, part.type]}
+        node = scalars.to_node(value)
+        if node is not None:
+            return node
+        if kind is OrderedDict:
+            return {"$OrderedDict": self.node(list(value.items()))}
+        if kind is Counter:
+            return {"$Counter": self.node(list(value.items()))}
+        if kind is defaultdict:
+            factory = value.default_factory
+            name = getattr(factory, "__name__", "")
+            if factory is not None and _FACTORIES.get(name) is not factory:
+                raise UnsupportedTypeError(
+                    f"a defaultdict's factory {factory!r} cannot be stored; return dict(value)"
+                )
+            return {"$defaultdict": [name or None, self.node(list(value.items()))]}
+        if kind is deque:
+            return {"$deque": [value.maxlen, self.node(list(value))]}
+        self.must_verify = True
+        if isinstance(value, enum.Enum):
+            return {"$enum": [class_name(kind), self.node(value.value)]}
+        if isinstance(value, tuple) and hasattr(kind, "_fields"):
+            return {"$namedtuple": [class_name(kind), self.node(list(value))]}
+        fields = fields_of(value)
+        if fields is not None:
+            try:
+                return {"$object": [class_name(kind), self.node(fields)]}
+            except UnsupportedTypeError as error:
+                if error.path:
+                    error.path = _as_attribute(str(error.path))  # type: ignore[attr-defined]
+                raise
+        return {"$serde": self._airflow_form(value, kind)}
+
+    def _airflow_form(self, value: Any, kind: type) -> Any:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        try:
+            form = serde().serialize(value)
+            text = json.dumps(form, allow_nan=False)
+            back = serde().deserialize(json.loads(text))
+        except Exception as error:  # noqa: BLE001 - serialisers of others raise anything
+            hint = _HINTS.get(name) or "return a dict, list, DataFrame, array or bytes instead"
+            raise UnsupportedTypeError(f"no codec for {name}; {hint}", type=name) from error
+        if difference(value, back) is not None:
+            raise UnsupportedTypeError(
+                f"Airflow's serialiser brings {name} back as {type(back).__name__} or changed; "
+                "return a dict of plain values instead",
+                type=name,
+            )
+        return form
+
+
+class _Reader:
+    """Turns a skeleton back into the value."""
+
+    def __init__(
+        self,
+        part_decoder: Callable[[memoryview, str, int, str, int], Any],
+        members: dict[str, memoryview],
+        max_bytes: int = 2**62,
+    ) -> None:
+        self._part_decoder = part_decoder
+        self._members = members
+        self._max_bytes = max_bytes
+
+    def node(self, node: Any) -> Any:
+        if type(node) is list:
+            items = []
+            for item in node:
+                items.append(self.node(item))
+            return items
+        if type(node) is not dict:
+            return node
+        if len(node) == 1:
+            tag = next(iter(node))
+            if tag.startswith("$"):
+                content = node[tag]
+                made = _CONTAINERS.get(tag)
+                if made is not None:
+                    items = []
+                    for item in content:
+                        items.append(self.node(item))
+                    return made(items)
+                return self._leaf(tag, content)
+        plain = {}
+        for key, item in node.items():
+            plain[key] = self.node(item)
+        return plain
+
+    def _leaf(self, tag: str, content: Any) -> Any:
+        if tag == "$part":
+            name, codec, version, kind = content
+            return self._part_decoder(self._members[name], codec, version, kind, self._max_bytes)
+        if tag == "$int":
+            return int(content, 16)
+        if tag == "$float":
+            return float(content)
+        if tag == "$bytes":
+            return base64.b64decode(content, validate=True)
+        if tag == "$bytearray":
+            return bytearray(base64.b64decode(content, validate=True))
+        if tag == "$OrderedDict":
+            return OrderedDict(self.node(content))
+        if tag == "$Counter":
+            return Counter(dict(self.node(content)))
+        if tag == "$defaultdict":
+            return defaultdict(_FACTORIES[content[0]] if content[0] else None, self.node(content[1]))
+        if tag == "$deque":
+            return deque(self.node(content[1]), content[0])
+        if tag == "$enum":
+            return _subclass(content[0], enum.Enum)(self.node(content[1]))
+        if tag == "$namedtuple":
+            return _subclass(content[0], tuple)._make(self.node(content[1]))
+        if tag == "$object":
+            return build(find_class(content[0]), self.node(content[1]))
+        if tag == "$serde":
+            return serde().deserialize(content)
+        return scalars.from_node(tag, content)
+
+
+def _in_order(value: Any) -> Any:
+    """Iterate; sets in an order that does not depend on the process's hash seed."""
+    if type(value) not in (set, frozenset):
+        return value
+    return sorted(value, key=lambda item: (type(item).__qualname__, repr(item)))
+
+
+def _subclass(name: str, base: type) -> Any:
+    kind = find_class(name)
+    if not issubclass(kind, base):
+        raise PayloadCorruptError(f"class {name} is not a {base.__name__} any more")
+    return kind
+
+
+def _as_attribute(path: str) -> str:
+    """Turn ``['lines'][3]`` into ``.lines[3]``."""
+    head, _, rest = path[2:].partition("']")
+    return f".{head}{rest}" if path.startswith("['") else path
+
+
+_SEQUENCES: dict[type, str] = {list: "", tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
+_CONTAINERS: dict[str, Callable[[Any], Any]] = {
+    "$tuple": tuple,
+    "$set": set,
+    "$frozenset": frozenset,
+    "$dict": dict,
+}
+_HINTS = {
+    "builtins.generator": "return list(...) of it",
+    "builtins.memoryview": "return bytes(...) of it",
+    "builtins.function": "return the function's result",
+    "pathlib.PosixPath": "return str(path); the file itself stays on the worker that wrote it",
+    "pandas.core.groupby.generic.DataFrameGroupBy": "return the aggregated DataFrame",
+    "polars.lazyframe.frame.LazyFrame": "return .collect() of it",
+}

@@ -1,0 +1,208 @@
+"""The way of a value to its payload and back, told once for every version of Airflow."""
+
+from __future__ import annotations
+
+import logging
+from collections import namedtuple
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NoReturn
+from uuid import uuid4
+
+from airflow.sdk.bases.xcom import BaseXCom
+
+from include.xcom import codecs
+from include.xcom.codecs.inline import Inline
+from include.xcom.errors import (
+    PayloadCorruptError,
+    PayloadError,
+    PayloadMissingError,
+    PayloadTooLargeError,
+    UnsupportedTypeError,
+)
+from include.xcom.reference import Coordinates, PayloadReference, coordinates_of, object_name
+from include.xcom.settings import SECTION, load_settings
+from include.xcom.stores import own_store, store_of
+
+__all__ = ["load", "load_many", "purge", "rows_only", "store"]
+
+log = logging.getLogger(__name__)
+
+_Result = namedtuple("_Result", "value")
+
+# What SkipMixin pushes, and the scheduler reads in the database without a backend.
+_SCHEDULER_KEYS = frozenset({"skipmixin_key"})
+
+_rows_only: ContextVar[bool] = ContextVar("rows_only", default=False)
+
+
+@contextmanager
+def rows_only() -> Iterator[None]:
+    """Let ``store`` and ``load`` pass rows through, in this context only.
+
+    Airflow's own methods then fetch rows without decoding them one after the other, and no private
+    message of Airflow has to be spoken here to do so.
+    """
+    token = _rows_only.set(True)
+    try:
+        yield
+    finally:
+        _rows_only.reset(token)
+
+
+def store(value: Any, coordinates: Coordinates) -> Any:
+    """Store a value and return its row: the value itself if it may stay inline, else a reference.
+
+    One request to the store, or none. Holds the value and its encoded bytes in memory, once each.
+
+    Raises:
+        UnsupportedTypeError: The value would not come back unchanged; says where within it.
+        PayloadTooLargeError: It encodes to more than ``max_payload_bytes``.
+        StoreUnavailableError: The store did not take it.
+        SettingsError: The deployment's settings cannot work.
+    """
+    if _rows_only.get():
+        return value
+    if coordinates.key in _SCHEDULER_KEYS:
+        return BaseXCom.serialize_value(value)
+    settings = load_settings()
+    try:
+        encoded = codecs.encode(value, settings)
+    except UnsupportedTypeError as error:
+        _refuse(error, value, coordinates)
+    if isinstance(encoded, Inline):
+        return encoded.row
+    largest = max(encoded.size, encoded.raw_bytes)
+    if largest > settings.max_payload_bytes:
+        raise PayloadTooLargeError(
+            f"{coordinates} is {encoded.raw_bytes} bytes, {encoded.size} encoded ({encoded.codec}); the "
+            f"limit is {settings.max_payload_bytes} ([{SECTION}] max_payload_bytes). Nothing was uploaded. "
+            "Write the data to a table or file and return its name, split the task with .expand(), or raise "
+            "the setting.",
+            size=largest,
+            limit=settings.max_payload_bytes,
+        )
+    name = object_name(settings.prefix, coordinates, uuid4().hex, encoded.extension)
+    stored = own_store().put(name, encoded.parts)
+    reference = PayloadReference(
+        uri=stored.uri,
+        type=encoded.type,
+        bytes=stored.size,
+        raw_bytes=encoded.raw_bytes,
+        codec=encoded.codec,
+        codec_version=encoded.version,
+        crc32c=stored.crc32c,
+        generation=stored.generation,
+        summary=encoded.summary,
+    )
+    return reference.to_row()
+
+
+def load(row: Any) -> Any:
+    """Return the value that a row holds or refers to.
+
+    One request to the store for a reference, none for a value.
+
+    Raises:
+        ReferenceNotAllowedError: The row is a malformed reference, or points outside of what this
+            deployment may read. Nothing was read.
+        PayloadMissingError: The object is gone.
+        PayloadCorruptError: It is not what was written.
+        PayloadTooLargeError: It is over ``max_payload_bytes``, stored or expanded.
+        StoreUnavailableError: The store did not answer in time.
+    """
+    if _rows_only.get():
+        return row
+    reference = PayloadReference.from_row(row)
+    if reference is None:
+        return BaseXCom.deserialize_value(_Result(row))
+    limit = load_settings().max_payload_bytes
+    payload_store = store_of(reference.uri)
+    try:
+        if reference.bytes > limit:
+            raise PayloadTooLargeError(f"is {reference.bytes} bytes; the limit is {limit}")
+        payload = payload_store.get(reference)
+        return codecs.decode(payload, reference.codec, reference.codec_version, reference.type, limit)
+    except (PayloadMissingError, PayloadCorruptError, PayloadTooLargeError) as error:
+        raise _explained(error, reference) from error
+
+
+def load_many(rows: Iterable[Any]) -> list[Any]:
+    """Return the values of rows in their order, reading ``concurrency`` payloads at a time.
+
+    Raises:
+        PayloadError: The first error in the order of the rows; what had not started is cancelled.
+            Its attribute ``index`` is the row's place.
+    """
+    rows = list(rows)
+    references = sum(PayloadReference.from_row(row) is not None for row in rows)
+    if references < 2:
+        return [load(row) for row in rows]
+    # A pool for each call: none outlives it, so none can be shared across a fork.
+    with ThreadPoolExecutor(min(load_settings().concurrency, references), "xcom") as pool:
+        futures = [pool.submit(load, row) for row in rows]
+        values = []
+        try:
+            for future in futures:
+                values.append(future.result())
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, PayloadError):
+                error.index = len(values)  # type: ignore[attr-defined]
+            raise
+    return values
+
+
+def purge(row: Any) -> None:
+    """Delete the payload that a row refers to, exactly that generation of it.
+
+    An object that is gone is fine. Errors are logged and never raised: they must not fail a task
+    that is about to start again, and what stays behind is removed by the bucket's lifecycle rule.
+    """
+    try:
+        reference = PayloadReference.from_row(row)
+        if reference is not None:
+            store_of(reference.uri).delete(reference.uri, reference.generation)
+    except PayloadError as error:
+        log.warning("The payload of an XCom that Airflow deletes stays behind: %s", error)
+
+
+def _refuse(error: UnsupportedTypeError, value: Any, coordinates: Coordinates) -> NoReturn:
+    path = f"value{error.path or ''}"
+    kind = error.type or f"{type(value).__module__}.{type(value).__qualname__}"
+    raise UnsupportedTypeError(
+        f"Cannot store {coordinates}: at {path}: {error}. Nothing was uploaded. Codecs here: "
+        f"{', '.join(codecs.names())}. Pickle is off on purpose.",
+        path=path,
+        type=kind,
+    ) from error
+
+
+_ADVICE = {
+    PayloadMissingError: "The metadata row still points to it; a lifecycle rule, a purge or a person deleted "
+    "the object. Clear that task to write it again, and keep the bucket's deletion age above the longest "
+    "time between writing and reading",
+    PayloadCorruptError: "The object was altered after it was written, or is not ours. Nothing was decoded "
+    "from it. Clear that task to write it again",
+    PayloadTooLargeError: f"Raise [{SECTION}] max_payload_bytes here to what it was where the payload was "
+    "written, or let the task return less",
+}
+
+
+def _explained(error: PayloadError, reference: PayloadReference) -> PayloadError:
+    """Return the error of a store or codec with the words that a person needs."""
+    heads = {
+        PayloadMissingError: "XCom payload is gone",
+        PayloadCorruptError: "XCom payload is not what was written",
+        PayloadTooLargeError: "XCom payload is too large",
+    }
+    kind = type(error)
+    where = coordinates_of(reference.uri)
+    written = f", written as {where}" if where else ""
+    return kind(
+        f"{heads[kind]}: {reference.uri} (generation {reference.generation}, {reference.bytes} "
+        f"bytes{written}): {error}. {_ADVICE[kind]}.",
+        **{**error.__dict__, "uri": reference.uri, "generation": reference.generation},
+    )

@@ -1,0 +1,201 @@
+"""The row that stands for a payload: what the database keeps, and what the UI shows.
+
+A row is a JSON object in the shape of Airflow's own serialised objects. The UI renders that shape
+as ``include.xcom.reference.PayloadReference@version=1(uri=gs://..., rows=336776, ...)``; the REST
+API of Airflow 3.2 and later refuses it from users; and a task of a deployment whose backend is
+switched off gets an error from Airflow, never the object itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote
+
+from include.xcom.errors import ReferenceNotAllowedError
+
+__all__ = ["CLASSNAME", "Coordinates", "PayloadReference", "coordinates_of", "object_name"]
+
+CLASSNAME = "include.xcom.reference.PayloadReference"
+"""Written into every row: it must never change, wherever the class may move."""
+VERSION = 1
+
+_FIELDS = {
+    "uri": str,
+    "type": str,
+    "bytes": int,
+    "raw_bytes": int,
+    "codec": str,
+    "codec_version": int,
+    "crc32c": str,
+    "generation": str,
+}
+_MAX_SEGMENT_BYTES = 200
+_MAX_NAME_BYTES = 1024  # cloud.google.com/storage/docs/objects#naming
+_HASH_CHARACTERS = 32
+
+
+@dataclass(frozen=True)
+class PayloadReference:
+    """Where one payload lies and how to tell that it is still the one that was written.
+
+    Attributes:
+        uri: ``gs://bucket/name`` or ``file:///path``; the name is as the store has it, not quoted.
+        type: Type of the value, ``"pandas.DataFrame"``.
+        bytes: Bytes stored.
+        raw_bytes: Bytes of the value in memory, or of its uncompressed text.
+        codec: Name of the codec.
+        codec_version: Version of its format.
+        crc32c: Of the stored bytes, eight hexadecimal digits.
+        generation: Of the object, in GCS's decimal digits; ``"0"`` in a directory.
+        summary: A few words for people, such as ``{"rows": 336776, "columns": 19}``.
+    """
+
+    uri: str
+    type: str
+    bytes: int
+    raw_bytes: int
+    codec: str
+    codec_version: int
+    crc32c: str
+    generation: str
+    summary: dict[str, int | str] = field(default_factory=dict)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the row's value: JSON that PostgreSQL keeps as it is."""
+        data = {name: getattr(self, name) for name in _FIELDS}
+        summary = {key: value for key, value in self.summary.items() if key not in _FIELDS}
+        return {"__classname__": CLASSNAME, "__version__": VERSION, "__data__": {**data, **summary}}
+
+    @classmethod
+    def from_row(cls, row: object) -> PayloadReference | None:
+        """Return the reference that a row holds, or None for a row that holds a value.
+
+        Raises:
+            ReferenceNotAllowedError: The row claims to be a reference and is malformed, or of a
+                version that this code does not know.
+        """
+        if type(row) is not dict or row.get("__classname__") != CLASSNAME:
+            return None
+        version, data = row.get("__version__"), row.get("__data__")
+        if type(version) is int and version > VERSION:
+            raise ReferenceNotAllowedError(
+                f"The XCom row is a payload reference of version {version}; this code reads up to version "
+                f"{VERSION}. It was written by a newer include/xcom: update this deployment's copy.",
+                version=version,
+            )
+        wrong = ["version"] if version != VERSION or type(version) is not int else []
+        if type(data) is not dict or set(row) != {"__classname__", "__version__", "__data__"}:
+            wrong.append("fields")
+            data = {}
+        wrong += [name for name, kind in _FIELDS.items() if type(data.get(name)) is not kind]
+        if not wrong:
+            wrong += [name for name in ("bytes", "raw_bytes") if data[name] < 0]
+            wrong += [] if _is_hex(data["crc32c"]) else ["crc32c"]
+            wrong += [] if data["generation"].isascii() and data["generation"].isdigit() else ["generation"]
+        if wrong:
+            raise ReferenceNotAllowedError(
+                f"The XCom row looks like a payload reference and is malformed ({', '.join(wrong)}). It was "
+                "written by something else than this backend, or changed by hand; nothing was read. Clear "
+                "the task that wrote it.",
+                fields=wrong,
+            )
+        summary = {key: value for key, value in data.items() if key not in _FIELDS}
+        return cls(**{name: data[name] for name in _FIELDS}, summary=summary)
+
+    @staticmethod
+    def deserialize(data: object, version: int) -> None:
+        """Refuse to become a value: Airflow calls this where no backend followed the reference.
+
+        Raises:
+            ReferenceNotAllowedError: Always.
+        """
+        uri = data.get("uri") if isinstance(data, dict) else None
+        raise ReferenceNotAllowedError(
+            f"This XCom is a reference to a payload ({uri}), and nothing followed it. Either [core] "
+            "xcom_backend is not include.xcom_backend.GCPBucketXComBackend here, or somebody wrote a "
+            "reference into the middle of a value.",
+            uri=uri,
+        )
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Which XCom a value belongs to, in Airflow's words.
+
+    Attributes:
+        map_index: ``-1`` for a task instance that is not mapped.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    key: str
+
+    def __str__(self) -> str:
+        """Return the words that error messages use."""
+        return (
+            f'XCom "{self.key}" of {self.dag_id}.{self.task_id} (run {self.run_id}, '
+            f"map_index {self.map_index})"
+        )
+
+
+def object_name(prefix: str, coordinates: Coordinates, unique: str, extension: str) -> str:
+    """Return the name of an object, at most 1024 bytes of ASCII.
+
+    ``{prefix}/{dag_id}/{run_id}/{task_id}/{map_index}/{key}/{unique}.{extension}``. Segments are
+    percent-encoded, so two XComs never share a folder; one of over 200 bytes is cut and ends in a
+    hash of the whole, which can be computed again from the same ids.
+    """
+    longest = _MAX_SEGMENT_BYTES
+    while True:
+        ids = (coordinates.dag_id, coordinates.run_id, coordinates.task_id)
+        texts = (*ids, str(coordinates.map_index), coordinates.key)
+        folders = [segment(text, longest) for text in texts]
+        name = "/".join([*([prefix] if prefix else []), *folders, f"{unique}.{extension}"])
+        if len(name) <= _MAX_NAME_BYTES:
+            return name
+        # The prefix has at most 200 bytes, so this ends long before segments are all hash.
+        longest -= 20
+
+
+def segment(text: str, longest: int = _MAX_SEGMENT_BYTES) -> str:
+    """Return one path segment for any text: reversible up to ``longest`` bytes, else cut and hashed.
+
+    ``=`` marks a hash and is never left unquoted elsewhere, so a cut segment equals no other.
+    """
+    quoted = quote(text, safe="+:@,", errors="surrogatepass")
+    # GCS refuses "." and ".." as object names and the emulator as parts of them.
+    if quoted in ("", ".", ".."):
+        quoted = quoted.replace(".", "%2E") or "%00"
+    if len(quoted) <= longest:
+        return quoted
+    import hashlib
+
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_CHARACTERS]
+    head = quoted[: longest - _HASH_CHARACTERS - 1]
+    # Never end within a percent escape.
+    if "%" in head[-2:]:
+        head = head[: head.rindex("%")]
+    return f"{head}={digest}"
+
+
+def coordinates_of(uri: str) -> Coordinates | None:
+    """Read an XCom's coordinates back from its payload's URI; None when it has another form.
+
+    Segments that were cut come back with their hash: good for messages, not for look-ups.
+    """
+    parts = uri.split("/")
+    if len(parts) < 8:
+        return None
+    dag_id, run_id, task_id, map_index, key = (
+        unquote(part, errors="surrogatepass") for part in parts[-6:-1]
+    )
+    if not map_index.lstrip("-").isdigit():
+        return None
+    return Coordinates(dag_id, run_id, task_id, int(map_index), key)
+
+
+def _is_hex(text: str) -> bool:
+    return len(text) == 8 and all(character in "0123456789abcdef" for character in text)

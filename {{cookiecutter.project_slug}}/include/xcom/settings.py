@@ -1,0 +1,258 @@
+"""The settings of section ``[gcs_xcom]``, read once from Airflow's own configuration.
+
+Every setting can stand in ``airflow.cfg``, in an environment variable
+``AIRFLOW__GCS_XCOM__<NAME>``, or in the configuration overrides of a managed Airflow. The bucket
+alone has a second home, the Airflow Variable ``XCOM_BACKEND_DATA_GCS_NAME``, so that deployments
+that share a configuration can each have their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from include.xcom.errors import SettingsError
+
+__all__ = ["BUCKET_VARIABLE", "SECTION", "Settings", "load_settings"]
+
+SECTION = "gcs_xcom"
+BUCKET_VARIABLE = "XCOM_BACKEND_DATA_GCS_NAME"
+
+_KIB = 1024
+# https://cloud.google.com/storage/docs/buckets#naming: 3 to 63 characters between dots, 222 in all.
+_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+# A narrow choice: such a prefix reads the same in a URI, a shell, a path and an IAM condition.
+_PREFIX_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@~-]*")
+_SEPARATORS = re.compile(r"[,\s]+")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a deployment has decided; immutable.
+
+    Attributes:
+        bucket: Name of the GCS bucket, or ``file:///absolute/path`` of a local directory.
+        prefix: Of every object name, without slashes at its ends; may be empty.
+        conn_id: Airflow connection that holds the credentials. If there is none of that id,
+            Application Default Credentials serve.
+        threshold_bytes: JSON up to this many bytes stays in the database row.
+        max_payload_bytes: Larger payloads are neither written nor read; holds for the encoded bytes
+            and for what they expand to.
+        concurrency: Payloads in flight at once when many are loaded.
+        timeout_seconds: For one store or load, all tries and waits together.
+        frame_format: ``parquet`` (every tool reads it) or ``arrow`` (several times faster).
+        legacy_references: Follow ``gcs://`` strings that the 2023 backend wrote.
+        read_uris: More places that references may point to, as ``gs://bucket/prefix/`` or
+            ``file:///path/``; never written to.
+    """
+
+    bucket: str
+    prefix: str = "xcom"
+    conn_id: str = "google_cloud_storage_default"
+    threshold_bytes: int = 48 * _KIB
+    max_payload_bytes: int = _KIB**3
+    concurrency: int = 16
+    timeout_seconds: float = 120.0
+    frame_format: str = "parquet"
+    legacy_references: bool = False
+    read_uris: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work, all of them in one error.
+
+        Raises:
+            SettingsError: Its attribute ``settings`` lists the names.
+        """
+        problems = dict(_problems(self))
+        if problems:
+            raise _settings_error(problems)
+
+    @property
+    def root(self) -> str:
+        """URI below which this deployment writes, with a slash at its end."""
+        base = self.bucket.rstrip("/") if self.bucket.startswith("file://") else f"gs://{self.bucket}"
+        return f"{base}/{self.prefix}/" if self.prefix else f"{base}/"
+
+    def allows(self, uri: str) -> bool:
+        """Tell whether a reference to ``uri`` may be followed."""
+        return any(_is_below(uri, root) for root in (self.root, *self.read_uris))
+
+
+@cache
+def load_settings() -> Settings:
+    """Read and check the settings; one read for the life of the process.
+
+    Tests call ``load_settings.cache_clear()``.
+
+    Raises:
+        SettingsError: A value is missing or malformed. The message names each setting, its value,
+            where the value comes from, and what is allowed.
+    """
+    from airflow.configuration import conf
+
+    values: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for name, parse in _PARSERS.items():
+        text = conf.get(SECTION, name, fallback="")
+        text = text.strip() if text else ""
+        if not text:
+            continue
+        try:
+            values[name] = parse(text)
+        except ValueError as error:
+            problems[name] = f"is {text!r}; {error}"
+    if "bucket" not in values:
+        values["bucket"] = _bucket_variable()
+    # A placeholder keeps the other settings checked too: all problems are named at once.
+    try:
+        settings = Settings(**values)
+    except SettingsError as error:
+        problems = {**(error.problems or {}), **problems}  # type: ignore[dict-item]
+    if problems:
+        raise _settings_error(problems)
+    return settings
+
+
+def _bucket_variable() -> str:
+    from airflow.sdk import Variable
+
+    return str(Variable.get(BUCKET_VARIABLE, default="") or "").strip()
+
+
+def _whole_number(text: str) -> int:
+    # int() would take "1_000" and Arabic digits too: what one person writes, another must read.
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError("allowed is a whole number, for example 49152")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise ValueError("allowed is a number of seconds, for example 120")
+    return float(text)
+
+
+def _switch(text: str) -> bool:
+    words = {"true": True, "1": True, "on": True, "yes": True}
+    words |= {"false": False, "0": False, "off": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError("allowed are true and false")
+    return words[text.lower()]
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(item for item in _SEPARATORS.split(text) if item)
+
+
+def _bucket(text: str) -> str:
+    return text if text.startswith("file://") else text.removeprefix("gs://").rstrip("/")
+
+
+_PARSERS: dict[str, Any] = {
+    "bucket": _bucket,
+    "prefix": lambda text: text.strip("/"),
+    "conn_id": str,
+    "threshold_bytes": _whole_number,
+    "max_payload_bytes": _whole_number,
+    "concurrency": _whole_number,
+    "timeout_seconds": _seconds,
+    "frame_format": str.lower,
+    "legacy_references": _switch,
+    "read_uris": _list,
+}
+
+
+def _problems(settings: Settings) -> list[tuple[str, str]]:
+    found = []
+    bucket = settings.bucket
+    if not bucket:
+        found.append(
+            (
+                "bucket",
+                f"is empty, and there is no Airflow Variable {BUCKET_VARIABLE}; allowed is the name of a "
+                "GCS bucket, for example acme-xcom, or file:///absolute/path for one machine",
+            )
+        )
+    elif bucket.startswith("file:"):
+        path = _path_of(bucket)
+        if not path or not os.path.isabs(path):
+            found.append(("bucket", f"is {bucket!r}; a directory needs three slashes: file:///absolute/path"))
+    elif not _is_bucket_name(bucket):
+        found.append(
+            (
+                "bucket",
+                f"is {bucket!r}; allowed are 3 to 63 lower-case letters, digits, '-', '_' and '.', with a "
+                "letter or digit at both ends, for example acme-xcom",
+            )
+        )
+    prefix = settings.prefix
+    folders = prefix.split("/") if prefix else []
+    if len(prefix) > 200 or not all(_PREFIX_PART.fullmatch(folder) for folder in folders):
+        found.append(
+            (
+                "prefix",
+                f"is {prefix!r}; allowed are at most 200 letters, digits and any of . _ = + @ ~ -, in parts "
+                "between slashes that begin with a letter or digit, for example xcom or prod/xcom",
+            )
+        )
+    if not settings.conn_id:
+        found.append(("conn_id", "is empty; allowed is the id of an Airflow connection"))
+    for name, least, most in (
+        ("threshold_bytes", 0, 16 * _KIB**2),
+        ("max_payload_bytes", 1, 5 * _KIB**4),
+        ("concurrency", 1, 256),
+        ("timeout_seconds", 1, 86_400),
+    ):
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            found.append((name, f"is {value}; allowed is {least} to {most}"))
+    if settings.frame_format not in ("parquet", "arrow"):
+        found.append(("frame_format", f"is {settings.frame_format!r}; allowed are parquet and arrow"))
+    for uri in settings.read_uris:
+        split = urlsplit(uri)
+        is_gcs = split.scheme == "gs" and _is_bucket_name(split.netloc)
+        is_directory = split.scheme == "file" and os.path.isabs(_path_of(uri))
+        if not (is_gcs or is_directory):
+            found.append(
+                (
+                    "read_uris",
+                    f"has {uri!r}; allowed are gs://bucket/prefix/ and file:///path/, with commas between",
+                )
+            )
+    return found
+
+
+def _is_bucket_name(text: str) -> bool:
+    return bool(_BUCKET_NAME.fullmatch(text)) and all(1 <= len(part) <= 63 for part in text.split("."))
+
+
+def _path_of(uri: str) -> str:
+    """Path of ``file:///path``; empty when it is not such a URI."""
+    parts = urlsplit(uri)
+    return unquote(parts.path) if parts.scheme == "file" and not parts.netloc else ""
+
+
+def _is_below(uri: str, root: str) -> bool:
+    """Whether ``uri`` names something inside ``root``, compared as text: URIs are never normalised."""
+    root = root if root.endswith("/") else f"{root}/"
+    rest = uri[len(root) :]
+    return uri.startswith(root) and bool(rest) and not {".", "..", ""} & set(rest.split("/"))
+
+
+def _settings_error(problems: dict[str, str]) -> SettingsError:
+    lines = [f"[{SECTION}] {name} {problem}{_origin(name)}" for name, problem in problems.items()]
+    return SettingsError(
+        "The XCom backend is not configured: " + ". ".join(lines) + ". Nothing was stored or read. "
+        "Correct the value and start the task again.",
+        problems=problems,
+        settings=sorted(problems),
+    )
+
+
+def _origin(name: str) -> str:
+    variable = f"AIRFLOW__{SECTION.upper()}__{name.upper()}"
+    return f" (from {variable})" if variable in os.environ else f" (set {variable} or airflow.cfg)"

@@ -1,0 +1,294 @@
+"""Where payloads lie: a bucket of Google Cloud Storage, or a directory.
+
+A store knows objects and bytes, nothing of values. Names are unique and objects are never
+overwritten: whoever holds a reference reads what was written under it, or gets an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+from include.xcom.codecs.base import Buffer
+from include.xcom.errors import (
+    PayloadCorruptError,
+    PayloadExistsError,
+    PayloadMissingError,
+    ReferenceNotAllowedError,
+    StoreUnavailableError,
+)
+from include.xcom.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from include.xcom.reference import PayloadReference
+
+__all__ = ["Checksum", "DirectoryStore", "Store", "Stored", "checksum", "own_store", "store_of"]
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a store says of an object that it has just written.
+
+    Attributes:
+        uri: ``gs://bucket/name`` or ``file:///path/name``.
+        generation: Decimal digits; ``"0"`` where a store has none.
+        size: Bytes.
+        crc32c: Eight hexadecimal digits.
+    """
+
+    uri: str
+    generation: str
+    size: int
+    crc32c: str
+
+
+class Store(Protocol):
+    """What the backend asks of a place for payloads."""
+
+    def put(self, name: str, parts: list[Buffer]) -> Stored:
+        """Write one object that must not exist yet; it appears whole or not at all.
+
+        Raises:
+            PayloadExistsError: Another object has this name; it is as it was.
+            StoreUnavailableError: Nothing was written, or what was written cannot be told apart from
+                nothing: at most an object that no reference names is left.
+        """
+
+    def get(self, reference: PayloadReference) -> memoryview:
+        """Read one object into memory of its own, writable, and check size and CRC32C.
+
+        Raises:
+            PayloadMissingError: That generation of the object is gone.
+            PayloadCorruptError: It has another size or checksum than the reference says.
+            StoreUnavailableError: It could not be read in time.
+        """
+
+    def delete(self, uri: str, generation: str) -> bool:
+        """Delete exactly that generation; return False if it was gone already.
+
+        Raises:
+            StoreUnavailableError: The store did not allow it or did not answer.
+        """
+
+
+def own_store() -> Store:
+    """Return the store that this deployment writes to; one for each process.
+
+    Raises:
+        SettingsError: The settings are incomplete or wrong.
+    """
+    settings = load_settings()
+    return _store(settings, settings.bucket, os.getpid())
+
+
+def store_of(uri: str) -> Store:
+    """Return the store that a reference's object lies in.
+
+    Raises:
+        ReferenceNotAllowedError: The URI is outside this deployment's bucket and prefix, and outside
+            ``read_uris``. Nothing was asked of any store.
+    """
+    settings = load_settings()
+    if not settings.allows(uri):
+        allowed = ", ".join((settings.root, *settings.read_uris))
+        raise ReferenceNotAllowedError(
+            f"The XCom row points to {uri}, which is outside of what this deployment may read ({allowed}). "
+            "Nothing was read or deleted. If the place is right, add it to [gcs_xcom] read_uris; else "
+            "find out who wrote the row, and clear the task.",
+            uri=uri,
+        )
+    if uri.startswith(settings.root):
+        return _store(settings, settings.bucket, os.getpid())
+    if uri.startswith("gs://"):
+        return _store(settings, urlsplit(uri).netloc, os.getpid())
+    root = next(root for root in settings.read_uris if uri.startswith(root.rstrip("/") + "/"))
+    return _store(settings, root.rstrip("/"), os.getpid())
+
+
+# By process: sockets and pools must not be shared across a fork.
+@cache
+def _store(settings: Settings, bucket: str, process: int) -> Store:
+    if bucket.startswith("file://"):
+        return DirectoryStore(bucket)
+    from include.xcom.gcs import GCSStore
+
+    return GCSStore(bucket, settings)
+
+
+class Checksum:
+    """CRC32C (Castagnoli) over bytes that come in pieces; GCS computes the same."""
+
+    def __init__(self) -> None:
+        import google_crc32c
+
+        self._extend: Callable[[int, bytes], int] = google_crc32c.extend
+        self._value = 0
+
+    def update(self, data: Buffer) -> None:
+        """Take in more bytes."""
+        if type(data) is bytes:
+            self._value = self._extend(self._value, data)
+            return
+        # The library takes immutable bytes only; a copy of 1 MiB at a time stays in the cache.
+        view = memoryview(data)
+        for start in range(0, len(view), _CHUNK_BYTES):
+            self._value = self._extend(self._value, bytes(view[start : start + _CHUNK_BYTES]))
+
+    def __str__(self) -> str:
+        """Return eight hexadecimal digits."""
+        return f"{self._value:08x}"
+
+
+def checksum(parts: list[Buffer]) -> str:
+    """Return the CRC32C of parts, one after the other."""
+    total = Checksum()
+    for part in parts:
+        total.update(part)
+    return str(total)
+
+
+class DirectoryStore:
+    """Payloads as files below one directory: for tests, demonstrations and a single machine.
+
+    Args:
+        root: ``file:///absolute/path``. The directory must exist, so that a lost mount is an error
+            and not a surprise.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._path = Path(unquote(urlsplit(root).path))
+        if not self._path.is_dir():
+            raise StoreUnavailableError(
+                f"The directory {self._path} of [gcs_xcom] bucket = {root} does not exist on this machine. "
+                f"Nothing was stored or read. Make it with: mkdir -p {self._path}",
+                uri=root,
+            )
+        _warn_if_distributed(root)
+
+    def put(self, name: str, parts: list[Buffer]) -> Stored:
+        """Write to a temporary file beside the final one, then link it under its name."""
+        uri = f"{self._root}/{name}"
+        path = self._resolve(uri)
+        temporary = path.with_name(f".{path.name[-100:]}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._check_inside(path, uri)
+            try:
+                with temporary.open("xb") as file:
+                    for part in parts:
+                        file.write(part)
+                    file.flush()
+                    os.fsync(file.fileno())
+                # Unlike a rename, a link never replaces a file that is there.
+                os.link(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except FileExistsError as error:
+            raise PayloadExistsError(
+                f"{uri} exists already and was not overwritten. Names are unique for each try: this is a "
+                "replayed request or a defect.",
+                uri=uri,
+            ) from error
+        except OSError as error:
+            raise _unavailable(error, uri, "stored") from error
+        return Stored(uri, "0", sum(len(part) for part in parts), checksum(parts))
+
+    def get(self, reference: PayloadReference) -> memoryview:
+        """Read a file whole."""
+        uri = reference.uri
+        path = self._resolve(uri)
+        try:
+            self._check_inside(path, uri)
+            # Not through a link at the end of the path: what is read must lie in the directory.
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != reference.bytes:
+                    raise PayloadCorruptError(
+                        f"is {size} bytes long, and {reference.bytes} were written", uri=uri
+                    )
+                buffer = memoryview(bytearray(size))
+                filled = 0
+                while filled < size and (count := file.readinto(buffer[filled:])):
+                    filled += count
+        except FileNotFoundError as error:
+            raise PayloadMissingError("there is no such file", uri=uri) from error
+        except OSError as error:
+            raise _unavailable(error, uri, "read") from error
+        if checksum([buffer[:filled]]) != reference.crc32c:
+            raise PayloadCorruptError("has another CRC32C than what was written", uri=uri)
+        return buffer
+
+    def delete(self, uri: str, generation: str) -> bool:
+        """Delete a file, and the folders that this leaves empty."""
+        path = self._resolve(uri)
+        try:
+            self._check_inside(path, uri)
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _unavailable(error, uri, "deleted") from error
+        for folder in path.parents:
+            if folder == self._path:
+                break
+            try:
+                folder.rmdir()
+            except OSError:
+                break  # Not empty, or somebody is writing into it.
+        return True
+
+    def _resolve(self, uri: str) -> Path:
+        name = uri.removeprefix(f"{self._root}/")
+        if name == uri or "\0" in name or {"", ".", ".."} & set(name.split("/")):
+            raise ReferenceNotAllowedError(f"{uri} does not name a file below {self._root}", uri=uri)
+        return self._path / name
+
+    def _check_inside(self, path: Path, uri: str) -> None:
+        """Refuse folders that are links out of the directory."""
+        if not path.parent.resolve().is_relative_to(self._path.resolve()):
+            raise ReferenceNotAllowedError(
+                f"{uri} leads out of {self._root} through a symbolic link; nothing was read or written",
+                uri=uri,
+            )
+
+
+def _unavailable(error: OSError, uri: str, verb: str) -> StoreUnavailableError:
+    advice = {
+        errno.ENOSPC: "The disk is full: free some space",
+        errno.EDQUOT: "The quota is used up: free some space",
+        errno.EROFS: "The file system is mounted read-only: mount it for writing",
+        errno.EACCES: "The user that runs the task lacks the permission: grant it with chown or chmod",
+        errno.EPERM: "The operation is not permitted there (the file system must support hard links)",
+        errno.ELOOP: "A symbolic link stands in the file's place: remove it",
+    }.get(error.errno or 0, "Look at the file system")
+    return StoreUnavailableError(
+        f"{uri} could not be {verb}: {error.strerror or error}. {advice}, then clear the task. "
+        "Nothing half-written is left.",
+        uri=uri,
+    )
+
+
+@cache
+def _warn_if_distributed(root: str) -> None:
+    from airflow.configuration import conf
+
+    executor = conf.get("core", "executor", fallback="LocalExecutor") or ""
+    if "Local" not in executor and "Sequential" not in executor:
+        log.warning(
+            "[gcs_xcom] bucket = %s is a directory of one machine, and the executor is %s: tasks on other "
+            "machines will not find the payloads. Name a bucket instead.",
+            root,
+            executor,
+        )
