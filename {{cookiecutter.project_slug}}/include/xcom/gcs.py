@@ -7,6 +7,7 @@ google-cloud-storage, 1.9 s for GCSHook, 0.1 s here; docs/decisions.md).
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -143,6 +144,19 @@ class GCSStore:
             return buffer
 
         return self._retrying(once, uri, "read", self._timeout_seconds)
+
+    def describe(self, uri: str) -> Stored:
+        """Ask for an object's metadata, in a single request."""
+        name = self._name(uri)
+
+        def once(deadline: float) -> Stored:
+            found = self._describe(name, deadline)
+            if found is None:
+                raise PayloadMissingError("the server has no such object", uri=uri)
+            crc32c = base64.b64decode(found["crc32c"]).hex()
+            return Stored(uri, str(found["generation"]), int(found["size"]), crc32c)
+
+        return self._retrying(once, uri, "describe", self._timeout_seconds)
 
     def delete(self, uri: str, generation: str) -> bool:
         """Delete exactly one generation; another one under the same name stays."""
@@ -351,8 +365,6 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 
 def _as_base64(crc32c: str) -> str:
-    import base64
-
     return base64.b64encode(bytes.fromhex(crc32c)).decode()
 
 

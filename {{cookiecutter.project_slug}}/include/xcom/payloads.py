@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import namedtuple
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -24,13 +26,17 @@ from include.xcom.errors import (
 )
 from include.xcom.reference import Coordinates, PayloadReference, coordinates_of, object_name
 from include.xcom.settings import SECTION, load_settings
-from include.xcom.stores import own_store, store_of
+from include.xcom.stores import Store, own_store, store_of
 
 __all__ = ["load", "load_many", "purge", "rows_only", "store"]
 
 log = logging.getLogger(__name__)
 
 _Result = namedtuple("_Result", "value")
+
+# `gcs://{run_id}/{task_id}/{uuid}.json`, as the blog post's GCPBucketXComBackend wrote it.
+_LEGACY_PREFIX = "gcs://"
+_LEGACY = re.compile(r"gcs://(?!.*(^|/)\.{0,2}/)[^\0]+/[^/\0]+/[0-9a-f-]{32,36}\.json")
 
 # What SkipMixin pushes, and the scheduler reads in the database without a backend.
 _SCHEDULER_KEYS = frozenset({"skipmixin_key"})
@@ -117,9 +123,14 @@ def load(row: Any) -> Any:
         return row
     reference = PayloadReference.from_row(row)
     if reference is None:
+        if type(row) is str and _LEGACY.fullmatch(row) and load_settings().legacy_references:
+            return _load_legacy(row)
         return BaseXCom.deserialize_value(_Result(row))
+    return _follow(reference, store_of(reference.uri))
+
+
+def _follow(reference: PayloadReference, payload_store: Store) -> Any:
     limit = load_settings().max_payload_bytes
-    payload_store = store_of(reference.uri)
     try:
         if reference.bytes > limit:
             raise PayloadTooLargeError(f"is {reference.bytes} bytes; the limit is {limit}")
@@ -127,6 +138,25 @@ def load(row: Any) -> Any:
         return codecs.decode(payload, reference.codec, reference.codec_version, reference.type, limit)
     except (PayloadMissingError, PayloadCorruptError, PayloadTooLargeError) as error:
         raise _explained(error, reference) from error
+
+
+def _load_legacy(row: str) -> Any:
+    """Return the value of a row that the backend of 2023 wrote: a JSON object at the bucket's root."""
+    root = replace(load_settings(), prefix="").root
+    uri = root + row.removeprefix(_LEGACY_PREFIX)
+    payload_store = own_store()
+    try:
+        found = payload_store.describe(uri)
+    except PayloadMissingError as error:
+        raise PayloadMissingError(
+            f"XCom payload is gone: {uri}, which the row {row!r} of an older backend names: {error}. Clear "
+            f"the task that wrote it, or switch [{SECTION}] legacy_references off if this string is data.",
+            uri=uri,
+        ) from error
+    reference = PayloadReference(
+        uri, "any", found.size, found.size, "legacy-json", 1, found.crc32c, found.generation
+    )
+    return _follow(reference, payload_store)
 
 
 def load_many(rows: Iterable[Any]) -> list[Any]:

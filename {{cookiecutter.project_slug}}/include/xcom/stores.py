@@ -74,6 +74,14 @@ class Store(Protocol):
             StoreUnavailableError: It could not be read in time.
         """
 
+    def describe(self, uri: str) -> Stored:
+        """Return what the store knows of the newest generation of an object, without its bytes.
+
+        Raises:
+            PayloadMissingError: There is no such object.
+            StoreUnavailableError: The store did not allow it or did not answer in time.
+        """
+
     def delete(self, uri: str, generation: str) -> bool:
         """Delete exactly that generation; return False if it was gone already.
 
@@ -229,6 +237,18 @@ class DirectoryStore:
         if checksum([buffer[:filled]]) != reference.crc32c:
             raise PayloadCorruptError("has another CRC32C than what was written", uri=uri)
         return buffer
+
+    def describe(self, uri: str) -> Stored:
+        """Read a file to tell its size and checksum."""
+        path = self._resolve(uri)
+        try:
+            self._check_inside(path, uri)
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise PayloadMissingError("there is no such file", uri=uri) from error
+        except OSError as error:
+            raise _unavailable(error, uri, "read") from error
+        return Stored(uri, "0", len(data), checksum([data]))
 
     def delete(self, uri: str, generation: str) -> bool:
         """Delete a file, and the folders that this leaves empty."""

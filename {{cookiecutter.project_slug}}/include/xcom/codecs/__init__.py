@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.xcom.codecs.base import Codec, Encoded
 from include.xcom.codecs.inline import Inline, airflow_row, survives_database
-from include.xcom.codecs.plain import JsonCodec, json_text
+from include.xcom.codecs.plain import JsonCodec, LegacyJsonCodec, json_text
 from include.xcom.codecs.tree import TreeCodec
 from include.xcom.errors import PayloadCorruptError
 
@@ -60,13 +60,22 @@ def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: 
         PayloadCorruptError: It is not what its codec writes, or the codec or version is unknown.
         PayloadTooLargeError: It expands beyond ``max_bytes``.
     """
-    found = JsonCodec() if codec == "json" else _tree("parquet") if codec == "tree" else _codec(codec)
+    found = _reader(codec)
     if not 1 <= version <= found.version:
         raise PayloadCorruptError(
             f"codec {codec!r} here reads versions 1 to {found.version}, the payload has version {version}: "
             "it was written by a newer include/xcom, update this deployment's copy"
         )
     return found.decode(payload, type, version, max_bytes)
+
+
+def _reader(name: str) -> Codec:
+    built_in: dict[str, Codec] = {
+        "json": JsonCodec(),
+        "tree": _tree("parquet"),
+        "legacy-json": LegacyJsonCodec(),
+    }
+    return built_in.get(name) or _codec(name)
 
 
 def names() -> list[str]:

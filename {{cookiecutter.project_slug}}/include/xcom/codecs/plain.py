@@ -8,6 +8,7 @@ tenth of the time that a walk in Python takes (measured: 14 against 222 ms for 8
 from __future__ import annotations
 
 import gc
+import json
 import math
 import re
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from include.xcom.codecs.base import Encoded
 from include.xcom.codecs.compression import compress, decompress
 from include.xcom.errors import PayloadCorruptError
 
-__all__ = ["JsonCodec", "json_text"]
+__all__ = ["JsonCodec", "LegacyJsonCodec", "json_text"]
 
 # In MessagePack a float is 0xCB and eight bytes, and those of infinities and NaN begin with twelve
 # set bits after the sign. UTF-8 has none of these sequences; an integer may, hence the second look.
@@ -60,6 +61,25 @@ class JsonCodec:
         finally:
             if was_enabled:
                 gc.enable()
+
+
+class LegacyJsonCodec:
+    """Reads uncompressed JSON, as the backend of 2023 wrote it; writes nothing."""
+
+    name: ClassVar[str] = "legacy-json"
+    version: ClassVar[int] = 1
+    types: ClassVar[tuple[str, ...]] = ()
+
+    def encode(self, value: Any) -> Encoded:
+        """Refuse: no new payload is of this form."""
+        raise NotImplementedError("legacy payloads are only read")
+
+    def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
+        """Decode with the standard library, which takes NaN as the old backend wrote it."""
+        try:
+            return json.loads(bytes(payload))
+        except (ValueError, RecursionError) as error:
+            raise PayloadCorruptError(f"the payload is not JSON: {error}") from error
 
 
 def json_text(value: Any) -> bytes | None:
