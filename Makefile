@@ -1,0 +1,39 @@
+# Needs Python 3.10 to 3.14, git and make; everything else goes into .venv.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+LOCK := requirements/dev.txt
+# Of the Python that makes .venv; the first that fits is taken.
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test docker-test lint lock clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
+
+demo: $(READY)  ## Bake a project, run its example Dags through Airflow, show what lies where (no Docker)
+	$(PY) demo/demo.py
+
+test: $(READY)  ## Run every test; those with containers when an engine answers
+	$(PY) -m pytest -rs $(ARGS)
+
+docker-test: $(READY)  ## Run only the tests with containers
+	$(PY) -m pytest -rs -m docker $(ARGS)
+
+lint: $(READY)  ## Check style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	cd '{{cookiecutter.project_slug}}' && '$(CURDIR)/$(PY)' -m mypy --config-file pyproject.toml --cache-dir '$(CURDIR)/.mypy_cache' include
+
+lock: $(READY)  ## Resolve requirements/dev.in anew
+	$(VENV)/bin/uv pip compile --universal --no-header --no-annotate --python-version 3.10 --upgrade requirements/dev.in -o $(LOCK)
+
+clean:  ## Remove what the commands above made
+	rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): $(LOCK) scripts/make-environment
+	sh scripts/make-environment $(VENV) $(LOCK)
+	@touch $@
