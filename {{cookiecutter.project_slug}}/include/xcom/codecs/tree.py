@@ -14,7 +14,7 @@ import enum
 import json
 import math
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, ClassVar
 
 from include.xcom.codecs import scalars
@@ -79,7 +79,7 @@ class TreeCodec:
             )
         size = len(text) + sum(part.raw_bytes for _, part in writer.parts)
         kind = type(value)
-        summary: dict[str, int | str] = {"items": len(value)} if hasattr(kind, "__len__") else {}
+        summary: dict[str, int | str] = {"items": len(value)} if isinstance(value, Sized) else {}
         if not writer.parts:
             return Encoded(
                 self.name, self.version, "json.zst", kind.__name__, [compress(text)], size, summary
@@ -150,7 +150,7 @@ class _Writer:
                     items.append(self.node(item))
                 return items if kind is list else {tag: items}
         except UnsupportedTypeError as error:
-            inside = f"[{at!r}]" if kind not in (set, frozenset) else "{...}"
+            inside = f"[{_shown(at)}]" if kind not in (set, frozenset) else "{...}"
             error.path = f"{inside}{error.path or ''}"  # type: ignore[attr-defined]
             raise
         return self._leaf(value, kind)
@@ -276,9 +276,9 @@ class _Reader:
         if tag == "$namedtuple":
             return _subclass(content[0], tuple)._make(self.node(content[1]))
         if tag == "$object":
-            return build(find_class(content[0]), self.node(content[1]))
+            return _built(content[0], self.node(content[1]))
         if tag == "$serde":
-            return serde().deserialize(content)
+            return _deserialized(content)
         return scalars.from_node(tag, content)
 
 
@@ -289,11 +289,34 @@ def _in_order(value: Any) -> Any:
     return sorted(value, key=lambda item: (type(item).__qualname__, repr(item)))
 
 
+def _built(name: str, fields: dict[str, Any]) -> Any:
+    kind = find_class(name)
+    try:
+        return build(kind, fields)
+    except Exception as error:  # noqa: BLE001 - constructors of others raise anything
+        raise PayloadCorruptError(
+            f"class {name} could not be made again from fields {', '.join(fields)}: {error!r}; it may have "
+            "changed since the payload was written"
+        ) from error
+
+
+def _deserialized(form: Any) -> Any:
+    try:
+        return serde().deserialize(form)
+    except Exception as error:  # noqa: BLE001 - serialisers of others raise anything
+        raise PayloadCorruptError(f"Airflow's serialiser refuses what it once wrote: {error!r}") from error
+
+
 def _subclass(name: str, base: type) -> Any:
     kind = find_class(name)
     if not issubclass(kind, base):
         raise PayloadCorruptError(f"class {name} is not a {base.__name__} any more")
     return kind
+
+
+def _shown(key: Any) -> str:
+    text = repr(key)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _as_attribute(path: str) -> str:
