@@ -163,12 +163,13 @@ def object_name(prefix: str, coordinates: Coordinates, unique: str, extension: s
 def segment(text: str, longest: int = _MAX_SEGMENT_BYTES) -> str:
     """Return one path segment for any text: reversible up to ``longest`` bytes, else cut and hashed.
 
-    ``=`` marks a hash and is never left unquoted elsewhere, so a cut segment equals no other.
+    ``=`` marks a hash, or stands for empty text, and is quoted everywhere else: no two texts share a
+    segment.
     """
     quoted = quote(text, safe="+:@,", errors="surrogatepass")
     # GCS refuses "." and ".." as object names and the emulator as parts of them.
     if quoted in ("", ".", ".."):
-        quoted = quoted.replace(".", "%2E") or "%00"
+        quoted = quoted.replace(".", "%2E") or "="
     if len(quoted) <= longest:
         return quoted
     import hashlib
@@ -190,7 +191,7 @@ def coordinates_of(uri: str) -> Coordinates | None:
     if len(parts) < 8:
         return None
     dag_id, run_id, task_id, map_index, key = (
-        unquote(part, errors="surrogatepass") for part in parts[-6:-1]
+        "" if part == "=" else unquote(part, errors="surrogatepass") for part in parts[-6:-1]
     )
     if not map_index.lstrip("-").isdigit():
         return None

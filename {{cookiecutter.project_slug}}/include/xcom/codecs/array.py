@@ -84,8 +84,8 @@ class NumpyCodec:
             array = np.frombuffer(data, dtype, count)
         except (ValueError, TypeError, SyntaxError, EOFError, OverflowError) as error:
             raise PayloadCorruptError(f"the payload is not an .npy file: {error}") from error
-        array = array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
-        return array if array.flags.aligned and array.flags.writeable else array.copy(order="K")
+        shaped: np.ndarray[Any, Any] = array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
+        return shaped if shaped.flags.aligned and shaped.flags.writeable else shaped.copy(order="K")
 
 
 def _data(value: np.ndarray[Any, Any], is_fortran: bool) -> Buffer:

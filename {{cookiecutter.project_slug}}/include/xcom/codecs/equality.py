@@ -37,9 +37,7 @@ def difference(one: Any, other: Any) -> str | None:
         elif isinstance(mine, (list, tuple, deque)):
             if len(mine) != len(theirs) or _shape(mine) != _shape(theirs):
                 return path
-            inner = [
-                (f"{path}[{index}]", *pair) for index, pair in enumerate(zip(mine, theirs, strict=True))
-            ]
+            inner = [(f"{path}[{index}]", *pair) for index, pair in enumerate(zip(mine, theirs, strict=True))]
         elif (fields := fields_of(mine)) is not None:
             their_fields = fields_of(theirs) or {}
             if fields.keys() != their_fields.keys():

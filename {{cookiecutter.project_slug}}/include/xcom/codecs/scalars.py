@@ -108,9 +108,7 @@ def _pendulum(content: list[Any]) -> Any:
     import pendulum
 
     plain = _datetime(content)
-    return pendulum.DateTime(
-        *plain.timetuple()[:6], plain.microsecond, tzinfo=plain.tzinfo, fold=plain.fold
-    )
+    return pendulum.DateTime(*plain.timetuple()[:6], plain.microsecond, tzinfo=plain.tzinfo, fold=plain.fold)
 
 
 def _time(content: list[Any]) -> time:
