@@ -1,0 +1,48 @@
+"""Fixtures of all tests of the template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from baking import COMBINATIONS, Baked, bake, export
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as a checkout has it, without caches of this working tree."""
+    return export(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def baker(template: Path, tmp_path: Path) -> Callable[..., Baked]:
+    """Bake with some answers, the others by default."""
+    return lambda *options, **answers: bake(template, tmp_path / "out", answers, *options)
+
+
+@pytest.fixture(scope="session")
+def baked_combinations(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """One project for each combination of answers, baked when first asked for. Read it, do not change it."""
+    done: dict[str, Path] = {}
+
+    def project(name: str) -> Path:
+        if name not in done:
+            baked = bake(template, tmp_path_factory.mktemp(name) / "out", COMBINATIONS[name])
+            assert baked.exit_code == 0, baked.said
+            done[name] = baked.project
+        return done[name]
+
+    return project
+
+
+@pytest.fixture(params=COMBINATIONS)
+def combination(request: pytest.FixtureRequest) -> str:
+    """The name of a combination of answers."""
+    return str(request.param)
+
+
+@pytest.fixture
+def project(combination: str, baked_combinations: Callable[[str], Path]) -> Path:
+    """The project of a combination."""
+    return baked_combinations(combination)
