@@ -11,13 +11,15 @@ import gc
 import json
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from include.xcom.codecs.base import Encoded
 from include.xcom.codecs.compression import compress, decompress
 from include.xcom.errors import PayloadCorruptError
 
-__all__ = ["JsonCodec", "LegacyJsonCodec", "json_text"]
+__all__ = ["JsonCodec", "LegacyJsonCodec", "gc_paused", "json_text"]
 
 # In MessagePack a float is 0xCB and eight bytes, and those of infinities and NaN begin with twelve
 # set bits after the sign. UTF-8 has none of these sequences; an integer may, hence the second look.
@@ -50,17 +52,11 @@ class JsonCodec:
         import orjson
 
         text = decompress(payload, max_bytes)
-        # Every container made here looks like garbage-to-be and triggers a collection each 700 of
-        # them; none can be garbage yet.
-        was_enabled = gc.isenabled()
-        gc.disable()
         try:
-            return orjson.loads(text)
+            with gc_paused():
+                return orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise PayloadCorruptError(f"the payload is not JSON: {error}") from error
-        finally:
-            if was_enabled:
-                gc.enable()
 
 
 class LegacyJsonCodec:
@@ -80,6 +76,21 @@ class LegacyJsonCodec:
             return json.loads(bytes(payload))
         except (ValueError, RecursionError) as error:
             raise PayloadCorruptError(f"the payload is not JSON: {error}") from error
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Keep the garbage collector from running while many containers are made.
+
+    It runs after every 700 new ones and looks at those that live; none of them can be garbage yet.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def json_text(value: Any) -> bytes | None:

@@ -47,7 +47,9 @@ def from_node(tag: str, content: Any) -> Any:
     return make(content)
 
 
-def _datetime_content(value: datetime) -> list[Any]:
+def _datetime_content(value: datetime) -> str | list[Any]:
+    if value.tzinfo is None and not value.fold:
+        return value.isoformat()
     return [value.replace(tzinfo=None, fold=0).isoformat()[:26], value.fold, _zone_content(value.tzinfo)]
 
 
@@ -99,7 +101,9 @@ def _zone(content: list[Any] | None) -> tzinfo | None:
     raise PayloadCorruptError(f"the payload has a time zone of unknown kind {kind!r}")
 
 
-def _datetime(content: list[Any]) -> datetime:
+def _datetime(content: str | list[Any]) -> datetime:
+    if isinstance(content, str):
+        return datetime.fromisoformat(content)
     text, fold, zone = content
     return datetime.fromisoformat(text).replace(tzinfo=_zone(zone), fold=fold)
 

@@ -23,6 +23,7 @@ from include.xcom.codecs.bundle import is_bundle, pack, unpack
 from include.xcom.codecs.classes import build, class_name, fields_of, find_class, serde
 from include.xcom.codecs.compression import compress, decompress
 from include.xcom.codecs.equality import difference
+from include.xcom.codecs.plain import gc_paused
 from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
 
 __all__ = ["TreeCodec"]
@@ -64,7 +65,7 @@ class TreeCodec:
         writer = _Writer(self._part_codec)
         try:
             skeleton = writer.node(value)
-            text = json.dumps(skeleton, allow_nan=False, separators=(",", ":")).encode()
+            text = _dumps(skeleton)
             if writer.must_verify:
                 changed = difference(value, _Reader(self._part_decoder, writer.members()).node(skeleton))
         except RecursionError:
@@ -101,7 +102,8 @@ class TreeCodec:
             raise PayloadTooLargeError(f"expands to {len(text)} bytes; the limit is {max_bytes}")
         reader = _Reader(self._part_decoder, members, max_bytes)
         try:
-            return reader.node(json.loads(bytes(text)))
+            with gc_paused():
+                return reader.node(_loads(text))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise PayloadCorruptError(f"the payload's skeleton is not what was written: {error!r}") from error
 
@@ -120,40 +122,56 @@ class _Writer:
 
     def node(self, value: Any) -> Any:
         # One Python frame per level of nesting and no comprehension (a frame of its own before
-        # Python 3.12): 500 levels must fit below the interpreter's limit of 1000.
+        # Python 3.12): 500 levels must fit below the interpreter's limit of 1000. Scalars are told
+        # apart within the loops: a call for each would take three times as long.
         kind = type(value)
-        if kind in (str, bool, type(None)):
-            return value
-        if kind is int:
-            return value if -_LARGEST_PLAIN_INT <= value < _LARGEST_PLAIN_INT else {"$int": hex(value)}
-        if kind is float:
-            return value if math.isfinite(value) else {"$float": repr(value)}
         at: Any = ""
         try:
             if kind is dict:
                 plain: dict[str, Any] = {}
                 for at, item in value.items():
                     if type(at) is not str or at.startswith("$"):
-                        break
-                    plain[at] = self.node(item)
-                else:
-                    return plain
-                pairs = []
-                for at, item in value.items():
-                    pairs.append([self.node(at), self.node(item)])
-                return {"$dict": pairs}
+                        return {"$dict": self._pairs(value)}
+                    inner = type(item)
+                    if inner in _AS_IS or (inner is float and item - item == 0.0):
+                        plain[at] = item
+                    elif inner is int and -_LARGEST_PLAIN_INT <= item < _LARGEST_PLAIN_INT:
+                        plain[at] = item
+                    else:
+                        plain[at] = self.node(item)
+                return plain
             tag = _SEQUENCES.get(kind)
             if tag is not None:
                 items: list[Any] = []
                 for item in _in_order(value):
-                    at = len(items)
-                    items.append(self.node(item))
+                    inner = type(item)
+                    if inner in _AS_IS or (inner is float and item - item == 0.0):
+                        items.append(item)
+                    elif inner is int and -_LARGEST_PLAIN_INT <= item < _LARGEST_PLAIN_INT:
+                        items.append(item)
+                    else:
+                        at = len(items)
+                        items.append(self.node(item))
                 return items if kind is list else {tag: items}
         except UnsupportedTypeError as error:
             inside = f"[{_shown(at)}]" if kind not in (set, frozenset) else "{...}"
             error.path = f"{inside}{error.path or ''}"  # type: ignore[attr-defined]
             raise
-        return self._leaf(value, kind)
+        if kind is int:
+            return value if -_LARGEST_PLAIN_INT <= value < _LARGEST_PLAIN_INT else {"$int": hex(value)}
+        if kind is float:
+            return value if math.isfinite(value) else {"$float": repr(value)}
+        return value if kind in _AS_IS else self._leaf(value, kind)
+
+    def _pairs(self, value: dict[Any, Any]) -> list[list[Any]]:
+        pairs = []
+        for at, item in value.items():
+            try:
+                pairs.append([self.node(at), self.node(item)])
+            except UnsupportedTypeError as error:
+                error.path = f"[{_shown(at)}]{error.path or ''}"  # type: ignore[attr-defined]
+                raise
+        return pairs
 
     def _leaf(self, value: Any, kind: type) -> Any:
         if kind in (bytes, bytearray) and len(value) <= _MEMBER_BYTES:
@@ -228,28 +246,24 @@ class _Reader:
         self._max_bytes = max_bytes
 
     def node(self, node: Any) -> Any:
-        if type(node) is list:
-            items = []
-            for item in node:
-                items.append(self.node(item))
-            return items
-        if type(node) is not dict:
+        """Return the value of a node; lists and dicts are changed in place, not copied."""
+        kind = type(node)
+        if kind is list:
+            for index, item in enumerate(node):
+                if type(item) in _NODES:
+                    node[index] = self.node(item)
+            return node
+        if kind is not dict:
             return node
         if len(node) == 1:
-            tag = next(iter(node))
+            ((tag, content),) = node.items()
             if tag.startswith("$"):
-                content = node[tag]
                 made = _CONTAINERS.get(tag)
-                if made is not None:
-                    items = []
-                    for item in content:
-                        items.append(self.node(item))
-                    return made(items)
-                return self._leaf(tag, content)
-        plain = {}
+                return made(self.node(content)) if made is not None else self._leaf(tag, content)
         for key, item in node.items():
-            plain[key] = self.node(item)
-        return plain
+            if type(item) in _NODES:
+                node[key] = self.node(item)
+        return node
 
     def _leaf(self, tag: str, content: Any) -> Any:
         if tag == "$part":
@@ -280,6 +294,25 @@ class _Reader:
         if tag == "$serde":
             return _deserialized(content)
         return scalars.from_node(tag, content)
+
+
+def _dumps(skeleton: Any) -> bytes:
+    import orjson
+
+    try:
+        return orjson.dumps(skeleton)
+    except orjson.JSONEncodeError:
+        # A lone surrogate, or nesting beyond 254.
+        return json.dumps(skeleton, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _loads(text: Buffer) -> Any:
+    import orjson
+
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(bytes(text))
 
 
 def _in_order(value: Any) -> Any:
@@ -325,6 +358,8 @@ def _as_attribute(path: str) -> str:
     return f".{head}{rest}" if path.startswith("['") else path
 
 
+_AS_IS = frozenset({str, bool, type(None)})
+_NODES = frozenset({list, dict})
 _SEQUENCES: dict[type, str] = {list: "", tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
 _CONTAINERS: dict[str, Callable[[Any], Any]] = {
     "$tuple": tuple,
