@@ -17,14 +17,31 @@ that cannot be imported stops every component of Airflow.
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cache
 from typing import Any
 
-from airflow.sdk.bases.xcom import BaseXCom
+try:
+    from airflow.sdk.bases.xcom import BaseXCom
+except ModuleNotFoundError as error:
+    if not str(error.name).startswith("airflow.sdk"):
+        raise
+    raise ImportError(
+        "include.xcom_backend needs Airflow 3.0 or newer: this Airflow has no airflow.sdk.bases.xcom, so it is "
+        "a 2.x. Update Airflow, or unset [core] xcom_backend (AIRFLOW__CORE__XCOM_BACKEND) here."
+    ) from error
 
 from include.xcom import payloads
 from include.xcom.reference import Coordinates
 
 __all__ = ["GCPBucketXComBackend"]
+
+# Of one event loop. Bounds memory; [gcs_xcom] concurrency cannot be asked for on the loop, since a
+# setting may be a Variable.
+_PAYLOADS_AT_ONCE = 16
 
 
 class GCPBucketXComBackend(BaseXCom):
@@ -61,9 +78,9 @@ class GCPBucketXComBackend(BaseXCom):
         return payloads.store(value, Coordinates(*ids, -1 if index is None else index, key))
 
     @classmethod
-    def load_value(cls, result: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_value(cls, stored: Any) -> Any:
         """Return the value of a row, after its payload has been read (Airflow 3.4)."""
-        return payloads.load(result.value)
+        return payloads.load(stored)
 
     @classmethod
     def purge(cls, xcom: Any, *args: Any) -> None:
@@ -77,14 +94,15 @@ class GCPBucketXComBackend(BaseXCom):
             rows = super().get_all(**xcom)
         return rows if rows is None else payloads.load_many(rows)
 
-    # The methods below keep the event loop of an async task or a triggerer free: Airflow asks for the
-    # row on the loop, and the payload is stored or read in a thread.
+    # The methods below are of Airflow 3.3 and later; earlier ones never call them. They keep the event
+    # loop of an async task or a triggerer free: Airflow asks for the row on the loop, and the payload is
+    # stored or read in a thread.
 
     @classmethod
     async def aset(cls, key: str, value: Any, **xcom: Any) -> None:
         """Store a value."""
         ids = {name: xcom.get(name) for name in ("dag_id", "task_id", "run_id", "map_index")}
-        row = await asyncio.to_thread(cls.serialize_value, value, key=key, **ids)
+        row = await _in_thread(cls.serialize_value, value, key=key, **ids)
         with payloads.rows_only():
             await super().aset(key, row, **xcom)
 
@@ -93,11 +111,24 @@ class GCPBucketXComBackend(BaseXCom):
         """Return one value."""
         with payloads.rows_only():
             row = await super().aget_one(**xcom)
-        return row if row is None else await asyncio.to_thread(payloads.load, row)
+        return row if row is None else await _in_thread(payloads.load, row)
 
     @classmethod
     async def aget_all(cls, **xcom: Any) -> Any:
         """Return the values of all map indexes, in order, read several at a time."""
         with payloads.rows_only():
             rows = await super().aget_all(**xcom)
-        return rows if rows is None else await asyncio.to_thread(payloads.load_many, rows)
+        return rows if rows is None else await _in_thread(payloads.load_many, rows)
+
+
+async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # Not asyncio.to_thread: Airflow reads its answers in the loop's own threads. Had our calls taken all
+    # of them, each waiting for a Variable or a connection, no answer could ever arrive.
+    call = copy_context().run
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_threads(os.getpid()), lambda: call(function, *args, **kwargs))
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_PAYLOADS_AT_ONCE, "xcom")
