@@ -8,7 +8,7 @@ from collections import namedtuple
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -172,7 +172,8 @@ def load_many(rows: Iterable[Any]) -> list[Any]:
         return [load(row) for row in rows]
     # A pool for each call: none outlives it, so none can be shared across a fork.
     with ThreadPoolExecutor(min(load_settings().concurrency, references), "xcom") as pool:
-        futures = [pool.submit(load, row) for row in rows]
+        # Airflow 3.4 tells by the context whose trigger asks for a connection.
+        futures = [pool.submit(copy_context().run, load, row) for row in rows]
         values = []
         try:
             for future in futures:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -97,7 +98,7 @@ def own_store() -> Store:
         SettingsError: The settings are incomplete or wrong.
     """
     settings = load_settings()
-    return _store(settings, settings.bucket, os.getpid())
+    return _store(settings, settings.bucket)
 
 
 def store_of(uri: str) -> Store:
@@ -117,16 +118,26 @@ def store_of(uri: str) -> Store:
             uri=uri,
         )
     if uri.startswith(settings.root):
-        return _store(settings, settings.bucket, os.getpid())
+        return _store(settings, settings.bucket)
     if uri.startswith("gs://"):
-        return _store(settings, urlsplit(uri).netloc, os.getpid())
+        return _store(settings, urlsplit(uri).netloc)
     root = next(root for root in settings.read_uris if uri.startswith(root.rstrip("/") + "/"))
-    return _store(settings, root.rstrip("/"), os.getpid())
+    return _store(settings, root.rstrip("/"))
+
+
+# One thread at a time: opening a store may ask Airflow for a connection, which before 3.2 mixes up the
+# answers to threads that ask at once; and all of them then share the store.
+_opening = RLock()
+
+
+def _store(settings: Settings, bucket: str) -> Store:
+    with _opening:
+        return _opened(settings, bucket, os.getpid())
 
 
 # By process: sockets and pools must not be shared across a fork.
 @cache
-def _store(settings: Settings, bucket: str, process: int) -> Store:
+def _opened(settings: Settings, bucket: str, process: int) -> Store:
     if bucket.startswith("file://"):
         return DirectoryStore(bucket)
     from include.xcom.gcs import GCSStore
