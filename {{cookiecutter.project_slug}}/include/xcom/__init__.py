@@ -31,8 +31,13 @@ def load_all(values: Any) -> list[Any]:
 
     if not isinstance(values, LazyXComSequence):
         return list(values)
-    from include.xcom import payloads
+    from airflow.sdk.execution_time.xcom import XCom
 
+    from include.xcom import payloads
+    from include.xcom_backend import GCPBucketXComBackend
+
+    if not issubclass(XCom, GCPBucketXComBackend):
+        return list(values[:])  # The backend is off: Airflow has decoded the rows already.
     with payloads.rows_only():
         rows = values[:]
     return payloads.load_many(rows)
