@@ -64,7 +64,8 @@ class TreeCodec:
         """
         writer = _Writer(self._part_codec)
         try:
-            skeleton = writer.node(value)
+            with gc_paused():
+                skeleton = writer.node(value)
             text = _dumps(skeleton)
             if writer.must_verify:
                 changed = difference(value, _Reader(self._part_decoder, writer.members()).node(skeleton))
