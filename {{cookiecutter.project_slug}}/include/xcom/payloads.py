@@ -117,6 +117,7 @@ def load(row: Any) -> Any:
         PayloadMissingError: The object is gone.
         PayloadCorruptError: It is not what was written.
         PayloadTooLargeError: It is over ``max_payload_bytes``, stored or expanded.
+        UnsupportedTypeError: The package of the value's type is not installed here.
         StoreUnavailableError: The store did not answer in time.
     """
     if _rows_only.get():
@@ -136,7 +137,12 @@ def _follow(reference: PayloadReference, payload_store: Store) -> Any:
             raise PayloadTooLargeError(f"is {reference.bytes} bytes; the limit is {limit}")
         payload = payload_store.get(reference)
         return codecs.decode(payload, reference.codec, reference.codec_version, reference.type, limit)
-    except (PayloadMissingError, PayloadCorruptError, PayloadTooLargeError) as error:
+    except (
+        PayloadMissingError,
+        PayloadCorruptError,
+        PayloadTooLargeError,
+        UnsupportedTypeError,
+    ) as error:
         raise _explained(error, reference) from error
 
 
@@ -219,6 +225,8 @@ _ADVICE = {
     "from it. Clear that task to write it again",
     PayloadTooLargeError: f"Raise [{SECTION}] max_payload_bytes here to what it was where the payload was "
     "written, or let the task return less",
+    UnsupportedTypeError: "Add the package to requirements.txt of this deployment, then clear the task that "
+    "reads",
 }
 
 
@@ -228,6 +236,7 @@ def _explained(error: PayloadError, reference: PayloadReference) -> PayloadError
         PayloadMissingError: "XCom payload is gone",
         PayloadCorruptError: "XCom payload is not what was written",
         PayloadTooLargeError: "XCom payload is too large",
+        UnsupportedTypeError: "XCom payload cannot be made into its value here",
     }
     kind = type(error)
     where = coordinates_of(reference.uri)

@@ -195,6 +195,15 @@ def test_missing_object_names_who_wrote_it_and_what_to_do(payload_folder: Path) 
     assert (str(copy), copy.uri) == (text, caught.value.uri)
 
 
+def test_payload_whose_library_is_not_installed_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker with other requirements than the one that wrote it."""
+    row = push(np.arange(3))
+    monkeypatch.setitem(sys.modules, "numpy", None)
+
+    with pytest.raises(UnsupportedTypeError, match=r"needs the package numpy, .*requirements\.txt"):
+        pull(row)
+
+
 def test_payload_over_the_limit_is_not_uploaded(
     payload_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,19 +13,23 @@ from include.xcom.codecs.base import Codec, Encoded
 from include.xcom.codecs.inline import Inline, airflow_row, survives_database
 from include.xcom.codecs.plain import JsonCodec, LegacyJsonCodec, json_text
 from include.xcom.codecs.tree import TreeCodec
-from include.xcom.errors import PayloadCorruptError
+from include.xcom.errors import PayloadCorruptError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     from include.xcom.settings import Settings
 
 __all__ = ["decode", "encode", "names"]
 
-# name: (module, class, exact types). Named as text, so that a library is imported only when a value
-# of it turns up; pandas 3 calls its classes by other module names than pandas 2 did.
-_CODECS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "bytes": ("raw", "BytesCodec", ("builtins.bytes", "builtins.bytearray")),
-    "numpy": ("array", "NumpyCodec", ("numpy.ndarray",)),
+# name: (package of its types, module, class). Named as text, so that a module is imported only when
+# a type of that package turns up; which types exactly, the class says.
+_CODECS: dict[str, tuple[str, str, str]] = {
+    "bytes": ("builtins", "raw", "BytesCodec"),
+    "numpy": ("numpy", "array", "NumpyCodec"),
+    "pandas": ("pandas", "pandas", "PandasCodec"),
+    "polars": ("polars", "polars", "PolarsCodec"),
+    "pyarrow": ("pyarrow", "pyarrow", "ArrowCodec"),
 }
+_BY_PACKAGE = {package: name for name, (package, _, _) in _CODECS.items()}
 
 _PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 
@@ -59,6 +63,7 @@ def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: 
     Raises:
         PayloadCorruptError: It is not what its codec writes, or the codec or version is unknown.
         PayloadTooLargeError: It expands beyond ``max_bytes``.
+        UnsupportedTypeError: The package of its type is not installed here.
     """
     found = _reader(codec)
     if not 1 <= version <= found.version:
@@ -66,7 +71,12 @@ def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: 
             f"codec {codec!r} here reads versions 1 to {found.version}, the payload has version {version}: "
             "it was written by a newer include/xcom, update this deployment's copy"
         )
-    return found.decode(payload, type, version, max_bytes)
+    try:
+        return found.decode(payload, type, version, max_bytes)
+    except ModuleNotFoundError as error:
+        raise UnsupportedTypeError(
+            f"a {type} needs the package {error.name}, which is not installed here", type=type
+        ) from error
 
 
 def _reader(name: str) -> Codec:
@@ -84,13 +94,11 @@ def names() -> list[str]:
 
 
 def _codec_for(kind: type, frame_format: str) -> Codec | None:
-    name = _names_by_type().get(f"{kind.__module__}.{kind.__qualname__}")
-    return _codec(name, frame_format) if name else None
-
-
-@cache
-def _names_by_type() -> dict[str, str]:
-    return {kind: name for name, (_, _, kinds) in _CODECS.items() for kind in kinds}
+    name = _BY_PACKAGE.get(kind.__module__.partition(".")[0])
+    if name is None:
+        return None
+    codec = _codec(name, frame_format)
+    return codec if f"{kind.__module__}.{kind.__qualname__}" in codec.types else None
 
 
 @cache
@@ -99,7 +107,7 @@ def _codec(name: str, frame_format: str = "parquet") -> Codec:
         raise PayloadCorruptError(
             f"the payload was written by codec {name!r}; known here are {', '.join(names())}"
         )
-    module, kind, types = _CODECS[name]
+    _, module, kind = _CODECS[name]
     made = getattr(import_module(f"include.xcom.codecs.{module}"), kind)
     codec: Codec = made(frame_format) if name in ("pandas", "polars", "pyarrow") else made()
     return codec
