@@ -18,7 +18,7 @@ from include.xcom.errors import PayloadCorruptError, UnsupportedTypeError
 if TYPE_CHECKING:
     from include.xcom.settings import Settings
 
-__all__ = ["decode", "encode", "names"]
+__all__ = ["decode", "encode", "find", "names"]
 
 # name: (package of its types, module, class). Named as text, so that a module is imported only when
 # a type of that package turns up; which types exactly, the class says.
@@ -65,7 +65,7 @@ def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: 
         PayloadTooLargeError: It expands beyond ``max_bytes``.
         UnsupportedTypeError: The package of its type is not installed here.
     """
-    found = _reader(codec)
+    found = find(codec)
     if not 1 <= version <= found.version:
         raise PayloadCorruptError(
             f"codec {codec!r} here reads versions 1 to {found.version}, the payload has version {version}: "
@@ -79,7 +79,12 @@ def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: 
         ) from error
 
 
-def _reader(name: str) -> Codec:
+def find(name: str) -> Codec:
+    """Return the codec of a name.
+
+    Raises:
+        PayloadCorruptError: There is none.
+    """
     built_in: dict[str, Codec] = {
         "json": JsonCodec(),
         "tree": _tree("parquet"),

@@ -37,7 +37,9 @@ _FACTORIES = {kind.__name__: kind for kind in (list, dict, set, int, float, str,
 
 
 class TreeCodec:
-    """Nested values of any kind; see the module's docstring.
+    """Tuples, sets, dates, numbers of every kind, enums, named tuples, dataclasses, attrs and pydantic
+    models, nested in anything, as JSON with tags; frames, arrays and large bytes inside become files of
+    their own format beside it in a zip file.
 
     Args:
         part_codec: Gives the codec of a value that is stored in its own format, or None.
