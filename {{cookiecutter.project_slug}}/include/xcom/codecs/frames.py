@@ -33,6 +33,7 @@ __all__ = [
     "is_plain",
     "join",
     "metadata",
+    "refusing",
     "unsupported",
     "write_frame",
 ]
@@ -72,8 +73,38 @@ def foreign_errors() -> Iterator[None]:
         raise
     except MemoryError as error:
         raise PayloadCorruptError(f"payload asks for more memory than there is: {error}") from error
-    except Exception as error:
+    except BaseException as error:
+        if not _is_failure(error):
+            raise
         raise PayloadCorruptError(f"payload is not a frame as this codec writes it: {error}") from error
+
+
+def _is_failure(error: BaseException) -> bool:
+    # A panic within polars is no Exception, so that nobody catches it by chance. Here it is one more
+    # way to say that bytes or a type are not taken.
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def refusing(schema: pa.Schema, frame_format: FrameFormat) -> Iterator[None]:
+    """Turn whatever a library raises while it writes or reads back into ``UnsupportedTypeError``."""
+    try:
+        yield
+    except UnsupportedTypeError:
+        raise
+    except BaseException as error:
+        if not _is_failure(error):
+            raise
+        path, kind = "", ""
+        for position, field in enumerate(schema):
+            # Found out only now: which column it was, the libraries do not say.
+            try:
+                column = schema.empty_table().select([position])
+                write_frame(column.schema, [column], frame_format=frame_format)
+            except Exception:
+                path, kind = f"[{field.name!r}]", f" of type {field.type}"
+                break
+        raise unsupported(path, f"{frame_format} cannot hold a value{kind}: {error}") from error
 
 
 # ------------------------------------------------------------------------------------------- writing
@@ -110,48 +141,100 @@ def write_frame(
             while first is not None:
                 if frame_format == "parquet":
                     writer.write_table(first, row_group_size=max(first.num_rows, 1))
-                elif first.num_columns:
+                elif first.num_rows and first.num_columns:
                     writer.write_table(first)
-                else:  # a table without columns has no batches, and yet may have rows
-                    writer.write_batch(_rows_only(first.num_rows))
+                else:  # has no batches, and yet rows to count or dictionaries to keep
+                    writer.write_batch(_whole_batch(first))
                 first = next(rest, None)
     return sink.finish()
 
 
-def _rows_only(rows: int) -> pa.RecordBatch:
+def _whole_batch(table: pa.Table) -> pa.RecordBatch:
+    """Make one batch of a table without rows, or without columns."""
     import pyarrow as pa
 
-    return pa.RecordBatch.from_arrays([pa.nulls(rows)], ["rows"]).select([])
+    if not table.num_columns:
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * table.num_rows, pa.struct([])))
+    columns = [
+        column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=table.schema)
+
+
+# ------------------------------------------------------------------------------------- Parquet tuning
 
 
 def _parquet_options(schema: pa.Schema, sample: pa.Table | None) -> dict[str, Any]:
-    """Choose per column what is cheap: see docs/performance.md for the measurements."""
-    return {
-        "compression": "zstd",
-        "compression_level": 1,
-        "use_dictionary": _repetitive_columns(schema, sample),
-        # Nobody filters a payload by row group: it is read whole.
-        "write_statistics": False,
-    }
+    """Choose per column what costs the least.
+
+    Measured on 1,000,000 rows, CPU of write + read: a dictionary takes 15 instead of 54 ms for a
+    column of repeating numbers, and random floats cost 12 uncompressed against 60 with zstd that
+    saves 3 % of their bytes. Byte stream split and the delta encodings would be better still for
+    numbers, but not every reader has them (DuckDB lacks the former for integers).
+    """
+    repetitive, incompressible = [], set()
+    for position, field in enumerate(schema):
+        column = None if sample is None else sample.column(position)
+        if _is_dictionary(field.type) or (column is not None and _is_repetitive(column)):
+            repetitive.append(field.name)
+        elif column is not None and _is_incompressible(column):
+            incompressible.add(field.name)
+    compression: str | dict[str, str] = "zstd"
+    if incompressible:
+        compression = {path: "NONE" if path in incompressible else "ZSTD" for path in _leaf_paths(schema)}
+    # Nobody filters a payload by row group: it is read whole, so statistics would serve no one.
+    return {"compression": compression, "use_dictionary": repetitive, "write_statistics": False}
 
 
-def _repetitive_columns(schema: pa.Schema, sample: pa.Table | None) -> list[str]:
-    """Name the text columns whose values repeat: a dictionary makes only those smaller and faster."""
+def _is_repetitive(column: pa.ChunkedArray) -> bool:
+    """Estimate whether a dictionary pays, from rows taken all over the column."""
     import pyarrow as pa
     import pyarrow.compute as pc
+    from pyarrow import types
 
-    names = []
-    for position, field in enumerate(schema):
-        if pa.types.is_dictionary(field.type):
-            names.append(field.name)
-        elif sample is not None and sample.num_rows and _is_text(field.type):
-            column = sample.column(position)
-            width = min(1024, max(len(column) // 4, 1))
-            windows = [column.slice(len(column) * part // 4, width) for part in range(4)]
-            seen = pa.chunked_array([chunk for window in windows for chunk in window.chunks], type=field.type)
-            if pc.count_distinct(seen).as_py() * 2 <= len(seen):
-                names.append(field.name)
-    return names
+    kind = column.type
+    if not (is_plain(kind) or types.is_timestamp(kind)) or types.is_boolean(kind) or not len(column):
+        return False
+    if len(column) > _SAMPLE_ROWS:
+        # Steps by the golden ratio: spread evenly, and in step with no period of the data.
+        column = column.take(
+            pa.array([row * 2654435769 % 2**32 * len(column) >> 32 for row in range(_SAMPLE_ROWS)])
+        )
+    return bool(pc.count_distinct(column).as_py() <= 0.8 * len(column))
+
+
+_SAMPLE_ROWS = 4096
+
+
+def _is_incompressible(column: pa.ChunkedArray) -> bool:
+    """Try zstd on a piece of numbers."""
+    import pyarrow as pa
+
+    kind = column.type
+    if not column.num_chunks or not (pa.types.is_primitive(kind) and is_plain(kind)) or kind.bit_width < 32:
+        return False
+    chunk, width = column.chunk(0), kind.bit_width // 8
+    start = chunk.offset + len(chunk) // 2
+    stop = min(chunk.offset + len(chunk), start + 2**16 // width)
+    piece = memoryview(chunk.buffers()[1])[start * width : stop * width]
+    return len(piece) >= 2**12 and len(pa.compress(piece, "zstd", asbytes=True)) > 0.9 * len(piece)
+
+
+def _leaf_paths(schema: pa.Schema) -> list[str]:
+    """Name the columns as Parquet does: those of nested types by their path."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.remove_metadata().empty_table(), sink)
+    facts = pq.read_metadata(pa.BufferReader(sink.getvalue()))
+    return [facts.schema.column(leaf).path for leaf in range(facts.num_columns)]
+
+
+def _is_dictionary(type: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_dictionary(type))
 
 
 def is_plain(type: Any) -> bool:
@@ -192,7 +275,7 @@ def _is_text(type: pa.DataType) -> bool:
 
 
 def join(parts: list[Buffer]) -> memoryview:
-    """Join parts into one buffer to read it back, freeing each as it is copied; ``parts`` becomes that buffer."""
+    """Join parts to read them back; ``parts`` becomes the one buffer, each part freed as it is copied."""
     # Its pages are not touched before they are written, so both never lie in memory in full.
     joined = memoryview(bytearray(sum(len(part) for part in parts)))
     end = len(joined)
@@ -319,10 +402,7 @@ class FrameReader:
     def read(self, positions: Sequence[int] | None = None) -> pa.Table:
         """Decode some columns, or all."""
         with foreign_errors():
-            table = self._read(range(len(self.schema)) if positions is None else positions)
-            # Offsets and string bytes are checked here, so that no later step can crash on them.
-            table.validate(full=True)
-            return table
+            return self._read(range(len(self.schema)) if positions is None else positions)
 
     def _check(self, needed: int) -> None:
         if needed > self._max_bytes:
@@ -403,6 +483,9 @@ class _ParquetReader(FrameReader):
                 table = None
         if table is None:
             table = self._file.read().select(list(positions))
+        # Offsets and string bytes are checked before anything follows them; those of a dictionary
+        # while they are few, which also reads faster than plain strings (49 against 72 ms).
+        table.validate(full=True)
         columns = []
         for position, column in zip(positions, table.columns, strict=True):
             if position in self._repeated:
@@ -448,7 +531,9 @@ class _ArrowReader(FrameReader):
             pa.chunked_array([batch.column(i) for batch in batches], type=self.schema.field(position).type)
             for i, position in enumerate(positions)
         ]
-        return _table(columns, self.schema, positions, self.num_rows)
+        table = _table(columns, self.schema, positions, self.num_rows)
+        table.validate(full=True)
+        return table
 
 
 def _table(
@@ -457,7 +542,7 @@ def _table(
     import pyarrow as pa
 
     if not columns:
-        return pa.Table.from_batches([_rows_only(rows)]).replace_schema_metadata(schema.metadata)
+        return pa.table({"rows": pa.nulls(rows)}, metadata=schema.metadata).select([])
     fields = [schema.field(position) for position in positions]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=schema.metadata))
 

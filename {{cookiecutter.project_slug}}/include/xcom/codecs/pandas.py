@@ -15,11 +15,12 @@ from include.xcom.codecs.frames import (
     foreign_errors,
     join,
     metadata,
+    refusing,
     unsupported,
     write_frame,
 )
 from include.xcom.codecs.labels import decode_label, encode_label
-from include.xcom.codecs.pandas_arrays import Column, Spec
+from include.xcom.codecs.pandas_arrays import Spec
 from include.xcom.codecs.pandas_index import (
     describe_array,
     describe_index,
@@ -139,22 +140,25 @@ class _Plan:
 
         columns = [*self.columns, *self.index_columns]
         fields = [pa.field(name, column.type) for name, column in zip(self.names, columns, strict=True)]
-        return pa.schema(fields, metadata={**metadata(facts), **_pandas_metadata(self.value, facts, self.names)})
+        return pa.schema(
+            fields, metadata={**metadata(facts), **_pandas_metadata(self.value, facts, self.names)}
+        )
 
     def write(self, frame_format: FrameFormat) -> list[Any]:
         """Write all rows, and read back what is not known to return."""
-        import pyarrow as pa
 
         self.raw_bytes = 0
-        try:
-            parts = write_frame(self.schema, self._tables(), frame_format=frame_format)
-        except pa.ArrowException as error:
-            self.is_format_at_fault = True
-            raise unsupported("", f"{frame_format} cannot hold it: {error}") from error
-        doubtful = [i for i, column in enumerate(self.columns) if not column.is_known]
-        is_index_doubtful = any(not column.is_known for column in self.index_columns) or "freq" in self.index_facts
-        if doubtful or is_index_doubtful:
-            self._verify(join(parts), doubtful, is_index_doubtful)
+        self.is_format_at_fault = True
+        with refusing(self.schema, frame_format):
+            try:
+                parts = write_frame(self.schema, self._tables(), frame_format=frame_format)
+            except UnsupportedTypeError:
+                self.is_format_at_fault = False
+                raise
+            doubtful = [i for i, column in enumerate(self.columns) if not column.is_known]
+            is_index_known = all(column.is_known for column in self.index_columns)
+            if doubtful or not is_index_known or "freq" in self.index_facts:
+                self._verify(FrameReader(join(parts), 2**62), doubtful)
         return parts
 
     def _tables(self) -> Iterator[pa.Table]:
@@ -172,22 +176,14 @@ class _Plan:
             self.raw_bytes += table.nbytes
             yield table
 
-    def _verify(self, payload: memoryview, doubtful: list[int], is_index_doubtful: bool) -> None:
-        self.is_format_at_fault = True
-        try:
-            reader = FrameReader(payload, 2**62)
-            for position in doubtful:
-                column = reader.read([position]).column(0)
-                restored = restore_array(column, self.columns[position].spec)
-                if not arrays_equal(self.arrays[position], _array(restored)):
-                    path = self.paths[position]
-                    raise unsupported(path, f"dtype {self.arrays[position].dtype} would come back changed")
-            if is_index_doubtful and not indexes_equal(self.value.index, _read_index(reader, self.index_facts)):
-                raise unsupported(".index", f"a {type(self.value.index).__name__} would come back changed")
-        except UnsupportedTypeError:
-            raise
-        except Exception as error:
-            raise unsupported("", f"it cannot be read back: {error}") from error
+    def _verify(self, reader: FrameReader, doubtful: list[int]) -> None:
+        for position in doubtful:
+            array, path = self.arrays[position], self.paths[position]
+            restored = restore_array(reader.read([position]).column(0), self.columns[position].spec)
+            if not arrays_equal(array, _array(restored)):
+                raise unsupported(path, f"values of dtype {array.dtype} would come back changed")
+        if not indexes_equal(self.value.index, _read_index(reader, self.index_facts)):
+            raise unsupported(".index", f"a {type(self.value.index).__name__} would come back changed")
 
 
 def _encoded(value: Any, path: str) -> Any:
@@ -209,8 +205,6 @@ def _field_names(labels: list[Any], index: Any) -> list[str]:
     names = []
     levels = [] if isinstance(index, pd.RangeIndex) else list(index.names)
     wanted = ["_".join(map(str, label)) if type(label) is tuple else str(label) for label in labels]
-    if not levels or set(map(type, labels)) <= {str}:
-        pass
     for position, level in enumerate(levels):
         is_free = type(level) is str and level not in labels
         wanted.append(level if is_free else f"__index_level_{position}__")
@@ -254,7 +248,9 @@ def _pandas_metadata(value: Any, facts: Spec, names: list[str]) -> dict[bytes, b
     kinds = [column["k"] for column in facts["arrays"]]
     if facts["index"]["k"] == "array":
         kinds.append(facts["index"]["values"]["k"])
-    if facts.get("columns", {"k": "fields"})["k"] != "fields" or {"intervals", "complex", "json"} & set(kinds):
+    if facts.get("columns", {"k": "fields"})["k"] != "fields" or {"intervals", "complex", "json"} & set(
+        kinds
+    ):
         return {}
     if facts["index"]["k"] == "multi" and any(
         level["values"]["k"] in ("intervals", "complex", "json") for level in facts["index"]["levels"]
@@ -331,6 +327,3 @@ def _array(values: Any) -> Any:
     import pandas as pd
 
     return pd.Series(values, dtype=values.dtype, copy=False).array
-
-
-_ = Column

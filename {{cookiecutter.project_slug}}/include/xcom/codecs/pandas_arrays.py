@@ -404,7 +404,9 @@ def _describe_text(values: Any, mask: Any, spec: Spec, path: str) -> Column:
             raise unsupported(path, reason) from None
 
     sample = values[:: max(len(values) // 1000, 1)]
-    size = sum(len(item) for item in sample if type(item) in (str, bytes)) * len(values) // max(len(sample), 1)
+    size = (
+        sum(len(item) for item in sample if type(item) in (str, bytes)) * len(values) // max(len(sample), 1)
+    )
     return Column(spec, kind, convert, copied_bytes=size + 8 * len(values))
 
 

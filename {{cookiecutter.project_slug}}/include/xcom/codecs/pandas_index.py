@@ -99,7 +99,9 @@ def pack(index: Any, path: str) -> Spec:
     import pyarrow as pa
 
     facts, columns = describe_index(index, path)
-    table = pa.table([column.convert(0, len(index)) for column in columns], [str(i) for i in range(len(columns))])
+    table = pa.table(
+        [column.convert(0, len(index)) for column in columns], [str(i) for i in range(len(columns))]
+    )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -152,9 +154,7 @@ def _is_derived(level: Any, codes: Any) -> bool:
     import numpy as np
     import pandas as pd
 
-    return (
-        type(level) is pd.Index or type(level) in (pd.DatetimeIndex, pd.TimedeltaIndex)
-    ) and bool(
+    return (type(level) is pd.Index or type(level) in (pd.DatetimeIndex, pd.TimedeltaIndex)) and bool(
         getattr(level, "freq", None) is None
         and level.is_unique
         and not level.hasnans

@@ -14,6 +14,7 @@ from include.xcom.codecs.frames import (
     foreign_errors,
     join,
     metadata,
+    refusing,
     unsupported,
     write_frame,
 )
@@ -87,21 +88,14 @@ class PolarsCodec:
 
 def _write(value: Any, frame: Any, facts: dict[str, Any], frame_format: FrameFormat) -> list[Buffer]:
     import polars as pl
-    import pyarrow as pa
 
-    try:
-        schema = frame.head(0).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-        schema = schema.with_metadata(metadata(facts))
+    schema = frame.head(0).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    schema = schema.with_metadata(metadata(facts))
+    with refusing(schema, frame_format):
         parts = write_frame(schema, _tables(frame, schema), frame_format=frame_format)
-        if frame.width and all(isinstance(dtype, str) and dtype in _KNOWN for dtype in facts["dtypes"]):
+        if frame.width and all(map(_is_known, facts["dtypes"])):
             return parts
         path = frames_equal(value, _restore(FrameReader(join(parts), 2**62)))
-    except UnsupportedTypeError:
-        raise
-    except (pa.ArrowException, pl.exceptions.PolarsError, ValueError, TypeError) as error:
-        raise unsupported("", f"{frame_format} cannot hold it: {error}") from error
-    except Exception as error:
-        raise unsupported("", f"it cannot be read back from {frame_format}: {error}") from error
     if path is not None:
         raise unsupported(path, "its dtype would come back changed; cast it to a plain one with .cast()")
     return parts
@@ -111,13 +105,11 @@ def _tables(frame: Any, schema: Any) -> Iterator[Any]:
     import polars as pl
 
     # Numbers are handed over as they lie; strings and nested values are copied.
-    copied = sum(
-        column.estimated_size() for column in frame.get_columns() if not column.dtype.is_numeric()
-    )
+    copied = sum(column.estimated_size() for column in frame.get_columns() if not column.dtype.is_numeric())
     step = max(frame.height if copied <= SLICE_BYTES else frame.height * SLICE_BYTES // copied, 1024)
     for start in range(0, max(frame.height, 1), step):
         table = frame.slice(start, step).to_arrow(compat_level=pl.CompatLevel.oldest())
-        yield table.cast(schema) if not table.schema.equals(schema) else table.cast(schema)
+        yield table.cast(schema)
 
 
 def _restore(reader: FrameReader) -> Any:
@@ -125,30 +117,42 @@ def _restore(reader: FrameReader) -> Any:
 
     facts = reader.facts
     with foreign_errors():
-        columns = []
+        columns = {}
         for group in reader.groups():
             table = reader.read(group)
             for position, name, column in zip(group, table.column_names, table.columns, strict=True):
                 dtype = _dtype(facts["dtypes"][position])
                 series = pl.Series(name, column)
-                columns.append(series if series.dtype == dtype else series.cast(dtype))
+                columns[name] = series if series.dtype == dtype else _cast(series, dtype)
             del table, column
         if facts["type"] == "polars.Series":
-            return columns[0].rename(facts["name"])
+            return next(iter(columns.values())).rename(facts["name"])
         if not columns and facts["height"]:
             return pl.DataFrame(height=facts["height"])
         return pl.DataFrame(columns)
 
 
 _KNOWN = frozenset(
-    "Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 Float32 Float64 Boolean String Binary Date Time".split()
+    {f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
+    | {"Float32", "Float64", "Boolean", "String", "Binary", "Date", "Time"}
 )
-_NAMED = _KNOWN | {"Null", "Int128", "UInt128", "Float16", "Categorical"}
+_NAMED = _KNOWN | {"Null", "Float16"}
+
+
+def _is_known(facts: Any) -> bool:
+    return facts in _KNOWN if isinstance(facts, str) else next(iter(facts)) in ("Datetime", "Duration")
+
+
+def _cast(series: Any, dtype: Any) -> Any:
+    import polars as pl
+
+    if isinstance(dtype, pl.Categorical):  # one kind of categories becomes another by way of strings
+        series = series.cast(pl.String)
+    return series.cast(dtype)
 
 
 def _describe(dtype: Any, path: str) -> Any:
     """Turn a dtype into JSON."""
-    import polars as pl
 
     name = type(dtype).__name__
     if name in _NAMED:
@@ -161,14 +165,22 @@ def _describe(dtype: Any, path: str) -> Any:
         return {name: [dtype.precision, dtype.scale]}
     if name == "Enum":
         return {name: [dtype.categories.to_list()]}
+    if name == "Categorical":
+        kind = getattr(dtype, "categories", None)  # polars 1.31 and newer
+        if kind is None or kind.is_global():
+            return {name: []}
+        return {name: [kind.name(), kind.namespace(), str(kind.physical())]}
     if name == "List":
         return {name: [_describe(dtype.inner, path)]}
     if name == "Array":
         return {name: [_describe(dtype.inner, path), dtype.size]}
     if name == "Struct":
         return {name: [[field.name, _describe(field.dtype, path)] for field in dtype.fields]}
-    hint = "cast it to a plain dtype, or drop the column" if dtype != pl.Object else "Python objects have no open format"
-    raise unsupported(path, f"dtype {dtype} cannot be stored: {hint}")
+    if name in ("Int128", "UInt128"):
+        raise unsupported(
+            path, f"dtype {name} has no like in Arrow; cast it to Int64, Decimal(38, 0) or String"
+        )
+    raise unsupported(path, f"dtype {dtype} has no open format; cast it to another, or drop the column")
 
 
 def _dtype(facts: Any) -> Any:
@@ -187,6 +199,11 @@ def _dtype(facts: Any) -> Any:
         return pl.Decimal(*content)
     if name == "Enum":
         return pl.Enum(content[0])
+    if name == "Categorical":
+        if not content:
+            return pl.Categorical()
+        label, namespace, physical = content
+        return pl.Categorical(pl.Categories(label, namespace=namespace, physical=_dtype(physical)))
     if name == "List":
         return pl.List(_dtype(content[0]))
     if name == "Array":

@@ -12,6 +12,7 @@ from include.xcom.codecs.frames import (
     foreign_errors,
     is_plain,
     join,
+    refusing,
     unsupported,
     write_frame,
 )
@@ -88,12 +89,15 @@ def _write(table: Any, frame_format: FrameFormat) -> list[Buffer]:
 
     try:
         table.validate(full=True)
+    except (pa.ArrowException, ValueError) as error:
+        raise unsupported("", f"the table itself is not valid: {error}") from error
+    with refusing(table.schema, frame_format):
         parts = write_frame(table.schema, [table], frame_format=frame_format)
-        if all(is_plain(field.type) and field.nullable for field in table.schema) and len(table.schema):
+        # pyarrow keeps the schema under this key of a Parquet file, or takes what it finds there.
+        is_known = b"ARROW:schema" not in (table.schema.metadata or {}) and len(table.schema) > 0
+        if is_known and all(is_plain(field.type) for field in table.schema):
             return parts
         path = frames_equal(table, FrameReader(join(parts), 2**62).read())
-    except (pa.ArrowException, ValueError, UnicodeError) as error:
-        raise unsupported("", f"{frame_format} cannot hold it: {error}") from error
     if path is not None:
         raise unsupported(path, f"type {_type(table, path)} would come back changed; cast it to a plain type")
     return parts
