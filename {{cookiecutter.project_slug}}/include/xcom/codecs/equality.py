@@ -10,7 +10,7 @@ from typing import Any
 
 from include.xcom.codecs.classes import fields_of, has_equality, serde
 
-__all__ = ["difference"]
+__all__ = ["canonical_text", "difference"]
 
 _FRAMES = ("DataFrame", "Series", "Table", "RecordBatch")
 
@@ -51,6 +51,16 @@ def difference(one: Any, other: Any) -> str | None:
     return None
 
 
+def canonical_text(item: Any) -> str:
+    """Return a text of a set's member that tells its types and does not depend on the hash seed."""
+    kind = type(item)
+    if kind is tuple:
+        return f"tuple({','.join(map(canonical_text, item))})"
+    if kind is frozenset:
+        return f"frozenset({','.join(sorted(map(canonical_text, item)))})"
+    return f"{kind.__module__}.{kind.__qualname__}:{item!r}"
+
+
 def _shape(value: Any) -> tuple[object, object]:
     return getattr(value, "default_factory", None), getattr(value, "maxlen", None)
 
@@ -69,8 +79,7 @@ def _same_leaf(one: Any, other: Any) -> bool:
         return bool(one.as_tuple() == other.as_tuple())  # 1.10 is not 1.1, and NaN is NaN.
     if kind in (set, frozenset):
         # Equal sets may hold members of unequal types: {1} == {True}.
-        kinds = [sorted((type(item).__qualname__, repr(item)) for item in items) for items in (one, other)]
-        return bool(kinds[0] == kinds[1])
+        return sorted(map(canonical_text, one)) == sorted(map(canonical_text, other))
     if isinstance(one, (datetime, time)):
         return _same_time(one, other)
     library = kind.__module__.partition(".")[0]

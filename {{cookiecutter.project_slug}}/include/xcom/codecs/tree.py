@@ -22,7 +22,7 @@ from include.xcom.codecs.base import Buffer, Codec, Encoded
 from include.xcom.codecs.bundle import is_bundle, pack, unpack
 from include.xcom.codecs.classes import build, class_name, fields_of, find_class, serde
 from include.xcom.codecs.compression import compress, decompress
-from include.xcom.codecs.equality import difference
+from include.xcom.codecs.equality import canonical_text, difference
 from include.xcom.codecs.plain import gc_paused
 from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
 
@@ -322,7 +322,7 @@ def _in_order(value: Any) -> Any:
     """Iterate; sets in an order that does not depend on the process's hash seed."""
     if type(value) not in (set, frozenset):
         return value
-    return sorted(value, key=lambda item: (type(item).__qualname__, repr(item)))
+    return sorted(value, key=canonical_text)
 
 
 def _built(name: str, fields: dict[str, Any]) -> Any:

@@ -1,0 +1,108 @@
+"""For any value: it comes back the same on both sides of the threshold, or is refused on both."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(Path(__file__).parent)]
+
+from strategies import PLAIN, VALUES  # noqa: E402
+
+from include.xcom import codecs  # noqa: E402
+from include.xcom.codecs.base import Encoded  # noqa: E402
+from include.xcom.codecs.equality import difference  # noqa: E402
+from include.xcom.codecs.inline import Inline  # noqa: E402
+from include.xcom.codecs.plain import json_text  # noqa: E402
+from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError  # noqa: E402
+from include.xcom.settings import Settings  # noqa: E402
+
+STORED = Settings(bucket="file:///unused", threshold_bytes=0)
+INLINE = Settings(bucket="file:///unused")
+
+
+def back(encoded: Inline | Encoded) -> Any:
+    """Return what a reader gets."""
+    if isinstance(encoded, Inline):
+        from airflow.sdk.serde import deserialize
+
+        return deserialize(json.loads(json.dumps(encoded.row)))
+    payload = memoryview(bytearray(b"".join(encoded.parts)))
+    return codecs.decode(payload, encoded.codec, encoded.version, encoded.type, 2**30)
+
+
+def outcome(value: Any, chosen: Settings) -> str:
+    """Say whether a value comes back the same, changed, or is refused."""
+    try:
+        encoded = codecs.encode(value, chosen)
+    except UnsupportedTypeError as error:
+        return f"refused at {error.path or 'value'}"
+    changed = difference(value, back(encoded))
+    return "same" if changed is None else f"changed at value{changed}"
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(VALUES)
+@example({"a": (1.0, -0.0)})
+@example([{"$part": ["0.bin", "bytes", 1, "bytes"]}])
+def test_any_value_comes_back_the_same_at_any_size(value: Any) -> None:
+    """These types are all supported: none is refused, none is changed."""
+    assert outcome(value, STORED) == "same"
+    assert outcome(value, INLINE) == "same"
+
+
+@settings(max_examples=600, deadline=None)
+@given(PLAIN)
+def test_fast_type_check_agrees_with_a_slow_one(value: Any) -> None:
+    """``json_text`` takes exactly what the standard library's JSON brings back unchanged."""
+
+    def is_plain(item: Any) -> bool:
+        if type(item) is dict:
+            return all(type(key) is str and is_text(key) and is_plain(inner) for key, inner in item.items())
+        if type(item) is list:
+            return all(is_plain(inner) for inner in item)
+        if type(item) is float:
+            return item - item == 0
+        if type(item) is int:
+            return -(2**63) <= item < 2**64
+        return item is None or type(item) is bool or (type(item) is str and is_text(item))
+
+    def is_text(text: str) -> bool:
+        return not any("\ud800" <= character <= "\udfff" for character in text)
+
+    text = json_text(value)
+
+    assert (text is not None) == is_plain(value)
+    if text is not None:
+        assert difference(json.loads(text), value) is None
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(VALUES)
+def test_encoding_is_deterministic_and_sizes_are_told(value: Any) -> None:
+    """The same bytes twice, and the size that is written is the size that is said."""
+    first, second = codecs.encode(value, STORED), codecs.encode(value, STORED)
+
+    assert isinstance(first, Encoded)
+    assert isinstance(second, Encoded)
+    assert b"".join(first.parts) == b"".join(second.parts)
+    assert first.size == len(b"".join(first.parts))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(VALUES)
+def test_cut_payload_is_an_error_of_ours_at_any_byte(value: Any) -> None:
+    """Even where the store's checksum would not catch it first."""
+    encoded = codecs.encode(value, STORED)
+    assert isinstance(encoded, Encoded)
+    assume(encoded.codec != "bytes")  # They have no form that a cut could break: the checksum finds it.
+    whole = b"".join(encoded.parts)
+    for end in {0, 1, len(whole) // 2, len(whole) - 1}:
+        with pytest.raises((PayloadCorruptError, PayloadTooLargeError)):
+            codecs.decode(memoryview(bytearray(whole[:end])), encoded.codec, 1, encoded.type, 2**30)
