@@ -32,6 +32,7 @@ __all__ = [
     "frames_equal",
     "is_plain",
     "join",
+    "memory_bytes",
     "metadata",
     "refusing",
     "unsupported",
@@ -77,6 +78,14 @@ def foreign_errors() -> Iterator[None]:
         if not _is_failure(error):
             raise
         raise PayloadCorruptError(f"payload is not a frame as this codec writes it: {error}") from error
+
+
+def memory_bytes(table: Any) -> int:
+    """Return the bytes of a table or record batch in memory."""
+    try:
+        return int(table.nbytes)
+    except TypeError:  # view types, before pyarrow 20: counts whole buffers even if only a slice is used
+        return int(table.get_total_buffer_size())
 
 
 def _is_failure(error: BaseException) -> bool:
@@ -139,6 +148,7 @@ def write_frame(
             writer = pa.ipc.new_file(file, schema, options=options)
         with writer:
             while first is not None:
+                first = _without_offsets(first)
                 if frame_format == "parquet":
                     writer.write_table(first, row_group_size=max(first.num_rows, 1))
                 elif first.num_rows and first.num_columns:
@@ -147,6 +157,28 @@ def write_frame(
                     writer.write_batch(_whole_batch(first))
                 first = next(rest, None)
     return sink.finish()
+
+
+def _is_fixed_nested(type: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    fields = [type.field(i).type for i in range(type.num_fields)]
+    is_fixed = pa.types.is_fixed_size_list(type) and any(field.num_fields for field in fields)
+    return is_fixed or any(map(_is_fixed_nested, fields))
+
+
+def _without_offsets(table: pa.Table) -> pa.Table:
+    """Copy fixed-size lists of lists: pyarrow 20 ends the process when it writes a slice of such a column.
+
+    Drop when pyarrow >= 26 is required.
+    """
+    import pyarrow as pa
+
+    for position, field in enumerate(table.schema):
+        if _is_fixed_nested(field.type):
+            column = table.column(position).take(pa.array(range(table.num_rows), pa.int64()))
+            table = table.set_column(position, field, column)
+    return table
 
 
 def _whole_batch(table: pa.Table) -> pa.RecordBatch:

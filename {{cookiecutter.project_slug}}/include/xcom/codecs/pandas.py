@@ -14,6 +14,7 @@ from include.xcom.codecs.frames import (
     FrameReader,
     foreign_errors,
     join,
+    memory_bytes,
     metadata,
     refusing,
     unsupported,
@@ -173,7 +174,7 @@ class _Plan:
             table = pa.Table.from_arrays(
                 [column.convert(start, stop) for column in columns], schema=self.schema
             )
-            self.raw_bytes += table.nbytes
+            self.raw_bytes += memory_bytes(table)
             yield table
 
     def _verify(self, reader: FrameReader, doubtful: list[int]) -> None:

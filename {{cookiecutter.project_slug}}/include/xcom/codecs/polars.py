@@ -154,7 +154,7 @@ def _cast(series: Any, dtype: Any) -> Any:
 def _describe(dtype: Any, path: str) -> Any:
     """Turn a dtype into JSON."""
 
-    name = type(dtype).__name__
+    name = dtype.base_type().__name__
     if name in _NAMED:
         return name
     if name == "Datetime":

@@ -12,6 +12,7 @@ from include.xcom.codecs.frames import (
     foreign_errors,
     is_plain,
     join,
+    memory_bytes,
     refusing,
     unsupported,
     write_frame,
@@ -67,7 +68,7 @@ class ArrowCodec:
             extension=extension,
             type="pyarrow.RecordBatch" if is_batch else "pyarrow.Table",
             parts=parts,
-            raw_bytes=value.nbytes,
+            raw_bytes=memory_bytes(value),
             summary={"rows": value.num_rows, "columns": value.num_columns},
         )
 
