@@ -8,11 +8,14 @@ from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import attrs
 import numpy as np
 import pendulum
+import pydantic
 
 # Classes of values that tests store: they stand at the top of a module, as users' must.
 
@@ -55,6 +58,11 @@ class Trip:
     legs: list[Leg]
     tags: set[str] = field(default_factory=set)
 
+    @cached_property
+    def count(self) -> int:
+        """Computed once, kept in the instance, and no part of the value."""
+        return len(self.legs)
+
 
 @dataclass
 class Lossy:
@@ -64,6 +72,97 @@ class Lossy:
 
     def __post_init__(self) -> None:
         self.name = self.name.upper() + "!"
+
+
+@attrs.define
+class Gate:
+    """An attrs class with an alias and a field that its constructor does not take."""
+
+    name: str
+    _open: bool = True
+    rank: int = attrs.field(init=False, default=3)
+
+
+class Seat(pydantic.BaseModel):
+    """A model with an alias."""
+
+    row: int = pydantic.Field(alias="rowNumber")
+    letter: str = "A"
+
+
+class Booking(pydantic.BaseModel):
+    """A model with models inside, and with fields that it does not declare."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+    seats: list[Seat]
+    at: datetime
+    price: Decimal = Decimal("1.10")
+
+
+class Renamed(pydantic.BaseModel):
+    """Changes a field when it is made, and has state that is no field."""
+
+    name: str
+    _count: int = 0
+
+    def model_post_init(self, context: Any) -> None:
+        """Pydantic calls this after it has set the fields."""
+        if not self.name.startswith("_"):
+            self.name = f"{self.name}!"
+
+    @classmethod
+    def counted(cls) -> Renamed:
+        """Return one whose state differs from a new one's."""
+        made = cls(name="_")
+        made._count = 5
+        return made
+
+
+def marked_trip() -> Trip:
+    """Return an instance with an attribute that its class does not declare."""
+    trip = Trip([])
+    trip.mark = 1  # type: ignore[attr-defined]
+    return trip
+
+
+class Money:
+    """Brings its own serialiser, as Airflow's documentation describes it, and its own equality."""
+
+    __version__ = 1
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Money) and other.cents == self.cents
+
+    def __hash__(self) -> int:
+        return self.cents
+
+    def serialize(self) -> dict[str, int]:
+        """Called by Airflow."""
+        return {"cents": self.cents}
+
+    @staticmethod
+    def deserialize(data: dict[str, int], version: int) -> Money:
+        """Called by Airflow."""
+        return Money(data["cents"])
+
+
+class Token:
+    """The same without equality: it is the same if it is written the same."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def serialize(self) -> dict[str, str]:
+        """Called by Airflow."""
+        return {"text": self.text}
+
+    @staticmethod
+    def deserialize(data: dict[str, str], version: int) -> Token:
+        """Called by Airflow."""
+        return Token(data["text"])
 
 
 def nested(depth: int, wrap: Any) -> Any:
@@ -189,7 +288,14 @@ CLASSES: dict[str, Any] = {
     "namedtuple": Point(1, (2,)),
     "dataclass": Leg("JFK", datetime(2013, 1, 1)),
     "dataclass-nested": Trip([Leg("JFK", datetime(2013, 1, 1, tzinfo=PARIS))], {"a"}),
+    "attrs": [Gate("A1", False)],
+    "pydantic": Seat(rowNumber=3),
+    "pydantic-nested": Booking(seats=[Seat(rowNumber=1, letter="C")], at=datetime(2013, 1, 1), note=(1, 2)),  # type: ignore[call-arg]
+    "own-serialiser": Money(5),
+    "own-serialiser-nested": {"tokens": [Token("a"), Money(1)], "when": date(2013, 1, 1)},
     "dataclass-in-list": [{"leg": Leg("LGA", datetime.min)}],
 }
+
+CLASSES["dataclass-nested"].count  # noqa: B018 - fills the cache
 
 ALL: dict[str, Any] = {**INLINE, **EITHER, **STORED, **CLASSES}

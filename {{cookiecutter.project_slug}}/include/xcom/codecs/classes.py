@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from include.xcom.errors import PayloadCorruptError, UnsupportedTypeError
 
-__all__ = ["build", "class_name", "fields_of", "find_class", "has_equality", "serde"]
+__all__ = ["build", "class_name", "fields_of", "find_class", "has_equality", "serde", "undeclared"]
 
 
 def class_name(kind: type) -> str:
@@ -71,6 +71,21 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     if hasattr(kind, "__pydantic_fields__"):
         return {**value.__dict__, **(value.__pydantic_extra__ or {})}
     return None
+
+
+def undeclared(value: Any) -> dict[str, Any]:
+    """Return what an instance holds beside its fields, which ``build`` cannot give back.
+
+    What a ``cached_property`` keeps is computed from the fields and does not count.
+    """
+    kind = type(value)
+    fields = fields_of(value) or {}
+    state = {**getattr(value, "__dict__", {}), **(getattr(value, "__pydantic_private__", None) or {})}
+    return {
+        name: item
+        for name, item in state.items()
+        if name not in fields and not isinstance(getattr(kind, name, None), cached_property)
+    }
 
 
 def build(kind: type, fields: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from datetime import datetime, time
 from decimal import Decimal
 from typing import Any
 
-from include.xcom.codecs.classes import fields_of, has_equality, serde
+from include.xcom.codecs.classes import fields_of, has_equality, serde, undeclared
 
 __all__ = ["canonical_text", "difference"]
 
@@ -42,7 +42,11 @@ def difference(one: Any, other: Any) -> str | None:
             their_fields = fields_of(theirs) or {}
             if fields.keys() != their_fields.keys():
                 return path
+            mine_too, theirs_too = undeclared(mine), undeclared(theirs)
+            if mine_too.keys() != theirs_too.keys():
+                return f"{path}.{min(mine_too.keys() ^ theirs_too.keys())}"
             inner = [(f"{path}.{name}", value, their_fields[name]) for name, value in fields.items()]
+            inner += [(f"{path}.{name}", value, theirs_too[name]) for name, value in mine_too.items()]
         else:
             if not _same_leaf(mine, theirs):
                 return path
