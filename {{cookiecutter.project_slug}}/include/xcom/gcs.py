@@ -1,7 +1,7 @@
 """Payloads as objects of Google Cloud Storage, over its JSON API.
 
-Five calls over ``urllib3``, which Airflow's tasks have loaded already: every task is a process of
-its own, so what a client library costs to import is paid by every task (0.6 s for
+A handful of calls over ``urllib3``, which Airflow's tasks have loaded already: every task is a
+process of its own, so what a client library costs to import is paid by every task (0.6 s for
 google-cloud-storage, 1.9 s for GCSHook, 0.1 s here; docs/decisions.md).
 """
 
@@ -12,12 +12,17 @@ import json
 import logging
 import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+import urllib3
+
+from include.xcom import transport
 from include.xcom.codecs.base import Buffer
+from include.xcom.credentials import Tokens
 from include.xcom.errors import (
     PayloadCorruptError,
     PayloadExistsError,
@@ -25,24 +30,24 @@ from include.xcom.errors import (
     StoreUnavailableError,
 )
 from include.xcom.stores import Checksum, Stored, checksum
+from include.xcom.transport import Transient
 
 if TYPE_CHECKING:
     from include.xcom.reference import PayloadReference
     from include.xcom.settings import Settings
 
-__all__ = ["GCSStore"]
+__all__ = ["ENDPOINT", "GCSStore"]
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+ENDPOINT = "https://storage.googleapis.com"
+
 _SEND_BYTES = 1024 * 1024
 _RECEIVE_BYTES = 256 * 1024
-# https://cloud.google.com/storage/docs/retry-strategy: what a client should try again.
-_TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-_FIRST_WAIT_SECONDS = 0.25
+_FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 20.0
-_CONNECT_SECONDS = 10.0
 # Deleting is housekeeping: it must not hold a task for as long as a payload may.
 _DELETE_SECONDS = 15.0
 
@@ -50,7 +55,8 @@ _DELETE_SECONDS = 15.0
 class GCSStore:
     """One bucket.
 
-    Thread-safe; not to be used after a fork (``stores`` keeps one for each process).
+    Thread-safe; not to be used after a fork (``stores`` keeps one for each process). Making one
+    asks nothing of anybody.
 
     Args:
         bucket: Its name.
@@ -58,21 +64,15 @@ class GCSStore:
     """
 
     def __init__(self, bucket: str, settings: Settings) -> None:
-        import urllib3
-
         self._bucket = bucket
         self._timeout_seconds = settings.timeout_seconds
+        # The same variable as Google's client libraries read, and like them: no credentials.
         emulator = os.environ.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
-        pool = urllib3.PoolManager(maxsize=settings.concurrency, retries=False)
+        self._endpoint = ENDPOINT
         if emulator:
-            # The same variable as Google's client libraries read, and like them: no credentials.
             self._endpoint = emulator if "://" in emulator else f"http://{emulator}"
-            self._http: Any = pool
-        else:
-            from include.xcom.credentials import authorized
-
-            self._endpoint = "https://storage.googleapis.com"
-            self._http = authorized(pool, settings.conn_id)
+        self._pool = transport.open_pool(self._endpoint, settings.concurrency)
+        self._tokens = None if emulator else Tokens(self._pool, settings.conn_id)
 
     def put(self, name: str, parts: list[Buffer]) -> Stored:
         """Write one object that must not exist yet, in a single request.
@@ -82,37 +82,43 @@ class GCSStore:
         size and CRC32C are.
         """
         uri = f"gs://{self._bucket}/{name}"
-        size = sum(len(part) for part in parts)
+        body = _Body(parts)
         crc32c = checksum(parts)
         query = f"uploadType=media&name={quote(name, safe='')}&ifGenerationMatch=0"
         url = f"{self._endpoint}/upload/storage/v1/b/{self._bucket}/o?{query}"
         headers = {
             "content-type": "application/octet-stream",
-            "content-length": str(size),
+            "content-length": str(body.size),
             "x-goog-hash": f"crc32c={_as_base64(crc32c)}",
         }
         tries = 0
+        damaged: set[str] = set()
 
-        def once(deadline: float) -> Stored:
+        def once() -> Stored:
             nonlocal tries
             tries += 1
-            response = self._request("POST", url, deadline, headers, _Body(parts, deadline))
+            response = self._request("POST", url, headers, body)
             if response.status == 412:
-                found = self._describe(name, deadline) if tries > 1 else None
-                if not found or (int(found["size"]), found["crc32c"]) != (size, _as_base64(crc32c)):
-                    raise PayloadExistsError(
-                        f"{uri} exists already and was not overwritten. Names are unique for each try: "
-                        "this is a replayed request or a defect.",
-                        uri=uri,
-                    )
+                # On a first try nothing of ours can be there.
+                found = self._describe(name) if tries > 1 else {}
+                if found is None:
+                    raise Transient("an object of that name was there and is gone")
             else:
                 self._check(response, uri, "create")
                 found = _parse(response.data)
-            if (int(found["size"]), found["crc32c"]) != (size, _as_base64(crc32c)):
-                # Damaged on its way: nobody has a reference to it, so it can go.
-                self._delete(name, str(found["generation"]), deadline)
-                raise _Transient("the server received other bytes than were sent")
-            return Stored(uri, str(found["generation"]), size, crc32c)
+            if _is(found, body.size, crc32c):
+                return Stored(uri, str(found["generation"]), body.size, crc32c)
+            if response.status != 412:
+                damaged.add(str(found["generation"]))
+            elif not {str(found.get("generation"))} & damaged:
+                raise PayloadExistsError(
+                    f"{uri} exists already and was not overwritten. Names are unique for each try: this is "
+                    "a replayed request or a defect.",
+                    uri=uri,
+                )
+            # Damaged on its way: nobody has a reference to it, so it can go.
+            self._delete(name, str(found["generation"]))
+            raise Transient("the server received other bytes than were sent")
 
         return self._retrying(once, uri, "store", self._timeout_seconds)
 
@@ -122,24 +128,24 @@ class GCSStore:
         url = self._object_url(self._name(uri), "/download")
         url += f"?alt=media&generation={reference.generation}"
 
-        def once(deadline: float) -> memoryview:
-            response = self._request("GET", url, deadline, {}, preload_content=False)
+        def once() -> memoryview:
+            response = self._request("GET", url, {}, is_streamed=True)
             try:
+                length = response.headers.get("content-length", "")
                 if response.status != 200:
-                    response.read()
                     self._check(response, uri, "get")
-                length = response.headers.get("content-length")
-                if length is not None and int(length) != reference.bytes:
+                    raise Transient(f"the answer is HTTP {response.status}, which was not asked for")
+                if length.isdecimal() and int(length) != reference.bytes:
                     raise PayloadCorruptError(
                         f"is {length} bytes long, and {reference.bytes} were written", uri=uri
                     )
-                buffer, crc32c = _receive(response, reference.bytes, deadline)
+                buffer, crc32c = _receive(response, reference.bytes)
             finally:
                 # A connection whose body was not read to its end cannot serve another request.
                 response.close() if response.length_remaining else response.release_conn()
             if crc32c != reference.crc32c:
                 if _server_crc32c(response.headers) == _as_base64(reference.crc32c):
-                    raise _Transient("other bytes arrived than the server sent")
+                    raise Transient("other bytes arrived than the server sent")
                 raise PayloadCorruptError("has another CRC32C than what was written", uri=uri)
             return buffer
 
@@ -149,8 +155,8 @@ class GCSStore:
         """Ask for an object's metadata, in a single request."""
         name = self._name(uri)
 
-        def once(deadline: float) -> Stored:
-            found = self._describe(name, deadline)
+        def once() -> Stored:
+            found = self._describe(name)
             if found is None:
                 raise PayloadMissingError("the server has no such object", uri=uri)
             crc32c = base64.b64decode(found["crc32c"]).hex()
@@ -162,22 +168,19 @@ class GCSStore:
         """Delete exactly one generation; another one under the same name stays."""
         seconds = min(self._timeout_seconds, _DELETE_SECONDS)
         name = self._name(uri)
-        return self._retrying(
-            lambda deadline: self._delete(name, generation, deadline), uri, "delete", seconds
-        )
+        return self._retrying(lambda: self._delete(name, generation), uri, "delete", seconds)
 
-    def _delete(self, name: str, generation: str, deadline: float) -> bool:
+    def _delete(self, name: str, generation: str) -> bool:
         # fake-gcs-server ignores ifGenerationMatch here, and so would delete a newer object;
         # `generation` both honour.
-        url = f"{self._object_url(name)}?generation={generation}"
-        response = self._request("DELETE", url, deadline, {})
+        response = self._request("DELETE", f"{self._object_url(name)}?generation={generation}", {})
         if response.status == 404:
             return False
         self._check(response, f"gs://{self._bucket}/{name}", "delete")
         return True
 
-    def _describe(self, name: str, deadline: float) -> dict[str, Any] | None:
-        response = self._request("GET", self._object_url(name), deadline, {})
+    def _describe(self, name: str) -> dict[str, Any] | None:
+        response = self._request("GET", self._object_url(name), {})
         if response.status == 404:
             return None
         self._check(response, f"gs://{self._bucket}/{name}", "get")
@@ -193,175 +196,161 @@ class GCSStore:
         self,
         method: str,
         url: str,
-        deadline: float,
         headers: dict[str, str],
         body: _Body | None = None,
         *,
-        preload_content: bool = True,
-    ) -> Any:
-        """Send one request; raise ``_Transient`` for what a later try may mend."""
-        import urllib3
+        is_streamed: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request; raise ``Transient`` for what a later try may mend."""
+        token = ""
+        while True:
+            sent = dict(headers)
+            refused, token = token, ""
+            if self._tokens:
+                token = self._tokens.authorize(method, url, sent, refused=refused)
+            try:
+                response = self._pool.urlopen(
+                    method,
+                    url,
+                    body=body,
+                    headers=sent,
+                    timeout=transport.remaining(),
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+                if not is_streamed or response.status != 200:
+                    response.read(cache_content=True)
+            except urllib3.exceptions.HTTPError as error:
+                self._raise_if_final(error)
+                raise Transient(f"{type(error).__name__}: {error}") from error
+            if response.status == 401 and token and not refused:
+                continue
+            if response.status in transport.TRANSIENT_STATUSES:
+                said = f"HTTP {response.status} {transport.reason(response)}"
+                raise Transient(said, transport.retry_after(response))
+            return response
 
-        remaining = _remaining(deadline)
-        timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, remaining), read=remaining)
-        try:
-            response = self._http.urlopen(
-                method,
-                url,
-                body=body,
-                headers=headers,
-                timeout=timeout,
-                retries=False,
-                redirect=False,
-                preload_content=preload_content,
-                decode_content=False,
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise _Transient(f"{type(error).__name__}: {error}") from error
-        except Exception as error:
-            _raise_if_credentials(error, self._bucket)
-            raise
-        if response.status in _TRANSIENT_STATUSES:
-            if not preload_content:
-                response.read()
-            raise _Transient(f"HTTP {response.status} {_reason(response)}", _retry_after(response))
-        return response
+    def _raise_if_final(self, error: urllib3.exceptions.HTTPError) -> None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None or isinstance(error, urllib3.exceptions.LocationValueError):
+            raise StoreUnavailableError(
+                f"No connection to {self._endpoint} for gs://{self._bucket}: {cause or error}. Check "
+                "STORAGE_EMULATOR_HOST and the proxy's variables; a proxy's own certificate goes into "
+                "REQUESTS_CA_BUNDLE.",
+                uri=f"gs://{self._bucket}",
+            ) from error
 
-    def _check(self, response: Any, uri: str, permission: str) -> None:
+    def _check(self, response: urllib3.BaseHTTPResponse, uri: str, permission: str) -> None:
         """Raise what a final answer other than success means."""
         status = response.status
         if status < 300:
             return
-        said = f"HTTP {status} {_reason(response)}"
+        words = transport.reason(response)
+        said = f"HTTP {status} {words}".rstrip()
         bucket = self._bucket
-        if status == 404 and permission != "create" and "bucket" not in said.lower():
+        # Names of buckets and objects may contain the word.
+        is_bucket = "bucket" in words.replace(self._name(uri), "").replace(bucket, "").lower()
+        if status == 404 and permission != "create" and not is_bucket:
             raise PayloadMissingError(f"the server has no such object or generation ({said})", uri=uri)
+        if status == 400 and "crc32c" in words.lower():
+            raise Transient(f"the server received other bytes than were sent ({said})")
         advice = {
             401: "The credentials are not accepted: check the connection of [gcs_xcom] conn_id",
             403: f"Grant storage.objects.{permission} on the bucket, for example: gcloud storage buckets "
             f"add-iam-policy-binding gs://{bucket} --role=roles/storage.objectUser --member=serviceAccount:…",
             404: f"The bucket does not exist, make it with: gcloud storage buckets create gs://{bucket}",
             413: "The server takes no object of this size: lower [gcs_xcom] max_payload_bytes",
-        }.get(status, "The server will answer the same again")
+        }.get(status, "The server will answer the same again: report it with this message")
+        if status < 400:
+            target = str(response.headers.get("location", "nowhere")).partition("?")[0]
+            advice = f"It redirects to {target}, which the storage API never does: look for a proxy between"
         raise StoreUnavailableError(
             f"{uri} could not be reached for {permission}: {said}. {advice}.", uri=uri, status=status
         )
 
-    def _retrying(
-        self, once: Callable[[float], _T], uri: str, verb: str, timeout_seconds: float
-    ) -> _T:
+    def _retrying(self, once: Callable[[], _T], uri: str, verb: str, timeout_seconds: float) -> _T:
         """Try until it works, fails for good, or the time is up; the time holds for all together."""
         started = time.monotonic()
-        deadline = started + timeout_seconds
         tries = 0
-        while True:
-            tries += 1
-            try:
-                return once(deadline)
-            except _Transient as problem:
-                # Full jitter, so that many tasks that were refused at once do not return at once.
-                longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**tries)
-                wait = max(problem.retry_after, random.uniform(longest / 2, longest))
-                if time.monotonic() + wait >= deadline:
-                    raise StoreUnavailableError(
-                        f"Could not {verb} {uri}: {tries} tries in {time.monotonic() - started:.0f} s all "
-                        f"failed, the last with: {problem}. The limit is {timeout_seconds:g} s ([gcs_xcom] "
-                        "timeout_seconds). Check that the store can be reached from here, then clear the "
-                        "task; at most an object that nothing refers to is left.",
-                        uri=uri,
-                        tries=tries,
-                    ) from problem
-                log.warning(
-                    "Could not %s %s at try %d (%s); trying again in %.1f s", verb, uri, tries, problem, wait
-                )
-                time.sleep(wait)
-
-
-class _Transient(Exception):
-    """Something that a later try may mend.
-
-    Args:
-        retry_after: Seconds that the server asks to wait at least.
-    """
-
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+        with transport.time_limit(timeout_seconds):
+            while True:
+                tries += 1
+                try:
+                    return once()
+                except Transient as problem:
+                    # With jitter, so that many tasks that were refused at once do not return at once.
+                    longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** (tries - 1))
+                    wait = max(problem.wait_seconds, 0) + random.uniform(longest / 2, longest)
+                    seconds = time.monotonic() - started
+                    if seconds + wait >= timeout_seconds:
+                        raise StoreUnavailableError(
+                            f"Could not {verb} {uri}: {tries} tries in {seconds:.1f} s all failed, the last "
+                            f"with: {problem}. The next would be in {wait:.1f} s, and the limit is "
+                            f"{timeout_seconds:g} s ([gcs_xcom] timeout_seconds). Check that "
+                            f"{self._endpoint} can be reached from here, then clear the task; at most an "
+                            "object that nothing refers to is left.",
+                            uri=uri,
+                            tries=tries,
+                        ) from problem
+                    log.warning(
+                        "Could not %s %s at try %d (%s); trying again in %.1f s",
+                        verb,
+                        uri,
+                        tries,
+                        problem,
+                        wait,
+                    )
+                    time.sleep(wait)
 
 
 class _Body:
-    """The payload as urllib3 sends it: from the start at each try, and not beyond the deadline."""
+    """The payload as urllib3 sends it, from its start at each try, without a copy."""
 
-    def __init__(self, parts: list[Buffer], deadline: float) -> None:
-        self._parts = parts
-        self._deadline = deadline
+    def __init__(self, parts: list[Buffer]) -> None:
+        self._parts = [memoryview(part).cast("B") for part in parts]
+        self.size = sum(len(part) for part in self._parts)
 
     def __iter__(self) -> Iterator[memoryview]:
         for part in self._parts:
-            view = memoryview(part)
-            for start in range(0, len(view), _SEND_BYTES):
-                _remaining(self._deadline)
-                yield view[start : start + _SEND_BYTES]
+            for start in range(0, len(part), _SEND_BYTES):
+                yield part[start : start + _SEND_BYTES]
 
 
-def _receive(response: Any, size: int, deadline: float) -> tuple[memoryview, str]:
-    """Read a body into one buffer.
-
-    ``read1`` returns after each piece that arrives, so a server that sends a byte now and then
-    cannot outlast the deadline.
-    """
-    import urllib3
-
+def _receive(response: urllib3.BaseHTTPResponse, size: int) -> tuple[memoryview, str]:
+    """Read a body into one buffer; its checksum is taken of pieces that are in the CPU's cache still."""
     total = Checksum()
     buffer = memoryview(bytearray(size))
     filled = 0
     try:
         while filled < size:
-            _remaining(deadline)
-            piece = response.read1(min(_RECEIVE_BYTES, size - filled))
+            piece = response.read(min(_RECEIVE_BYTES, size - filled))
             if not piece:
-                raise _Transient(f"the answer ended after {filled} of {size} bytes")
+                raise Transient(f"the answer ended after {filled} of {size} bytes")
             buffer[filled : filled + len(piece)] = piece
             filled += len(piece)
             total.update(piece)
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _Transient(f"the answer broke off after {filled} of {size} bytes ({error})") from error
+        raise Transient(f"the answer broke off after {filled} of {size} bytes ({error})") from error
     return buffer, str(total)
 
 
-def _remaining(deadline: float) -> float:
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise _Transient("the time is up")
-    return remaining
-
-
-def _retry_after(response: Any) -> float:
-    import urllib3
-
-    try:
-        return float(urllib3.Retry().parse_retry_after(response.headers.get("retry-after", "0")))
-    except urllib3.exceptions.InvalidHeader:
-        return 0.0
-
-
-def _reason(response: Any) -> str:
-    """Return the server's own words, at most a line of them."""
-    try:
-        message = json.loads(response.data)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        message = response.reason or ""
-    return str(message).strip().replace("\n", " ")[:200]
+def _is(found: dict[str, Any], size: int, crc32c: str) -> bool:
+    return (str(found.get("size")), found.get("crc32c")) == (str(size), _as_base64(crc32c))
 
 
 def _parse(data: bytes) -> dict[str, Any]:
+    """Read an object resource; another answer says nothing about what the server did."""
     try:
         found = json.loads(data)
         if {"generation", "size", "crc32c"} <= found.keys():
             return dict(found)
     except (ValueError, AttributeError):
         pass
-    raise _Transient("the server's answer is not an object resource")
+    raise Transient("the server's answer is not an object resource")
 
 
 def _as_base64(crc32c: str) -> str:
@@ -374,19 +363,3 @@ def _server_crc32c(headers: Any) -> str:
         if kind == "crc32c":
             return str(value)
     return ""
-
-
-def _raise_if_credentials(error: Exception, bucket: str) -> None:
-    """Turn what google-auth raises while it gets a token into one of our errors."""
-    try:
-        from google.auth.exceptions import GoogleAuthError, TransportError
-    except ImportError:
-        return
-    if isinstance(error, TransportError):
-        raise _Transient(f"no token: {error}") from error
-    if isinstance(error, GoogleAuthError):
-        raise StoreUnavailableError(
-            f"No token for gs://{bucket}: {error}. Check the connection of [gcs_xcom] conn_id, or the "
-            "Application Default Credentials.",
-            uri=f"gs://{bucket}",
-        ) from error

@@ -9,13 +9,16 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from io import FileIO
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 from include.xcom.codecs.base import Buffer
 from include.xcom.errors import (
@@ -35,6 +38,7 @@ __all__ = ["Checksum", "DirectoryStore", "Store", "Stored", "checksum", "own_sto
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1024 * 1024
+_FOLDER_TRIES = 100
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,10 @@ def store_of(uri: str) -> Store:
             ``read_uris``. Nothing was asked of any store.
     """
     settings = load_settings()
-    if not settings.allows(uri):
+    if not settings.allows(uri) or not _is_utf8(uri):
         allowed = ", ".join((settings.root, *settings.read_uris))
+        # Lone surrogates would stop whoever prints the message.
+        uri = uri.encode(errors="backslashreplace").decode()
         raise ReferenceNotAllowedError(
             f"The XCom row points to {uri}, which is outside of what this deployment may read ({allowed}). "
             "Nothing was read or deleted. If the place is right, add it to [gcs_xcom] read_uris; else "
@@ -126,13 +132,23 @@ def store_of(uri: str) -> Store:
 
 
 # One thread at a time: opening a store may ask Airflow for a connection, which before 3.2 mixes up the
-# answers to threads that ask at once; and all of them then share the store.
+# answers to threads that ask at once; and all of them then share the store, and so its token.
 _opening = RLock()
 
 
 def _store(settings: Settings, bucket: str) -> Store:
     with _opening:
         return _opened(settings, bucket, os.getpid())
+
+
+def _renew_lock() -> None:
+    global _opening
+    _opening = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread of the parent may hold the lock, and does not exist in the child.
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 # By process: sockets and pools must not be shared across a fork.
@@ -160,7 +176,7 @@ class Checksum:
             self._value = self._extend(self._value, data)
             return
         # The library takes immutable bytes only; a copy of 1 MiB at a time stays in the cache.
-        view = memoryview(data)
+        view = memoryview(data).cast("B")
         for start in range(0, len(view), _CHUNK_BYTES):
             self._value = self._extend(self._value, bytes(view[start : start + _CHUNK_BYTES]))
 
@@ -200,65 +216,92 @@ class DirectoryStore:
         """Write to a temporary file beside the final one, then link it under its name."""
         uri = f"{self._root}/{name}"
         path = self._resolve(uri)
-        temporary = path.with_name(f".{path.name[-100:]}.{os.getpid()}.tmp")
+        temporary = path.with_name(f".{uuid4().hex}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._check_inside(path, uri)
+            file = self._create(temporary, uri)
             try:
-                with temporary.open("xb") as file:
+                with file:
                     for part in parts:
                         file.write(part)
                     file.flush()
                     os.fsync(file.fileno())
                 # Unlike a rename, a link never replaces a file that is there.
                 os.link(temporary, path)
+            except FileExistsError as error:
+                raise PayloadExistsError(
+                    f"{uri} exists already and was not overwritten. Names are unique for each try: this is "
+                    "a replayed request or a defect.",
+                    uri=uri,
+                ) from error
             finally:
                 temporary.unlink(missing_ok=True)
-        except FileExistsError as error:
-            raise PayloadExistsError(
-                f"{uri} exists already and was not overwritten. Names are unique for each try: this is a "
-                "replayed request or a defect.",
-                uri=uri,
-            ) from error
         except OSError as error:
             raise _unavailable(error, uri, "stored") from error
-        return Stored(uri, "0", sum(len(part) for part in parts), checksum(parts))
+        return Stored(uri, "0", sum(memoryview(part).nbytes for part in parts), checksum(parts))
+
+    def _create(self, path: Path, uri: str) -> BinaryIO:
+        """Open a new file, and make its folders."""
+        tries = 0
+        while True:
+            tries += 1
+            self._check_inside(path, uri)
+            # Not the root: a lost mount is an error and not a new directory.
+            if not self._path.is_dir():
+                raise FileNotFoundError(
+                    errno.ENOENT, "the directory of [gcs_xcom] bucket is gone", self._root
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._check_inside(path, uri)
+            try:
+                return path.open("xb")
+            except FileNotFoundError:
+                # Somebody has deleted the folder's last file, and the folder with it.
+                if tries == _FOLDER_TRIES:
+                    raise
 
     def get(self, reference: PayloadReference) -> memoryview:
         """Read a file whole."""
         uri = reference.uri
-        path = self._resolve(uri)
-        try:
-            self._check_inside(path, uri)
-            # Not through a link at the end of the path: what is read must lie in the directory.
-            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != reference.bytes:
-                    raise PayloadCorruptError(
-                        f"is {size} bytes long, and {reference.bytes} were written", uri=uri
-                    )
-                buffer = memoryview(bytearray(size))
-                filled = 0
+        with self._open(uri) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != reference.bytes:
+                raise PayloadCorruptError(
+                    f"is {size} bytes long, and {reference.bytes} were written", uri=uri
+                )
+            buffer = memoryview(bytearray(size))
+            filled = 0
+            try:
                 while filled < size and (count := file.readinto(buffer[filled:])):
                     filled += count
-        except FileNotFoundError as error:
-            raise PayloadMissingError("there is no such file", uri=uri) from error
-        except OSError as error:
-            raise _unavailable(error, uri, "read") from error
+            except OSError as error:
+                raise _unavailable(error, uri, "read") from error
         if checksum([buffer[:filled]]) != reference.crc32c:
             raise PayloadCorruptError("has another CRC32C than what was written", uri=uri)
         return buffer
 
-    def describe(self, uri: str) -> Stored:
-        """Read a file to tell its size and checksum."""
+    def _open(self, uri: str) -> FileIO:
+        """Open a file that lies in the directory itself, not behind a link."""
         path = self._resolve(uri)
         try:
             self._check_inside(path, uri)
-            data = path.read_bytes()
-        except FileNotFoundError as error:
+            # Without O_NONBLOCK a named pipe would be waited for.
+            file = FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise PayloadMissingError("there is no such file", uri=uri) from error
         except OSError as error:
             raise _unavailable(error, uri, "read") from error
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise PayloadCorruptError("is no file", uri=uri)
+        return file
+
+    def describe(self, uri: str) -> Stored:
+        """Read a file to tell its size and checksum."""
+        with self._open(uri) as file:
+            try:
+                data = file.readall()
+            except OSError as error:
+                raise _unavailable(error, uri, "read") from error
         return Stored(uri, "0", len(data), checksum([data]))
 
     def delete(self, uri: str, generation: str) -> bool:
@@ -267,7 +310,7 @@ class DirectoryStore:
         try:
             self._check_inside(path, uri)
             path.unlink()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             raise _unavailable(error, uri, "deleted") from error
@@ -282,7 +325,7 @@ class DirectoryStore:
 
     def _resolve(self, uri: str) -> Path:
         name = uri.removeprefix(f"{self._root}/")
-        if name == uri or "\0" in name or {"", ".", ".."} & set(name.split("/")):
+        if name == uri or "\0" in name or not _is_utf8(name) or {"", ".", ".."} & set(name.split("/")):
             raise ReferenceNotAllowedError(f"{uri} does not name a file below {self._root}", uri=uri)
         return self._path / name
 
@@ -302,13 +345,24 @@ def _unavailable(error: OSError, uri: str, verb: str) -> StoreUnavailableError:
         errno.EROFS: "The file system is mounted read-only: mount it for writing",
         errno.EACCES: "The user that runs the task lacks the permission: grant it with chown or chmod",
         errno.EPERM: "The operation is not permitted there (the file system must support hard links)",
+        errno.EFBIG: "The file is larger than this process may write (ulimit -f): raise that limit",
+        errno.ENAMETOOLONG: "The file system takes no name of this length: shorten [gcs_xcom] prefix",
         errno.ELOOP: "A symbolic link stands in the file's place: remove it",
     }.get(error.errno or 0, "Look at the file system")
     return StoreUnavailableError(
         f"{uri} could not be {verb}: {error.strerror or error}. {advice}, then clear the task. "
-        "Nothing half-written is left.",
+        "Nothing half-written can be read.",
         uri=uri,
     )
+
+
+def _is_utf8(text: str) -> bool:
+    # A row can hold what no name can: JSON knows lone surrogates.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @cache
