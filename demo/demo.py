@@ -158,9 +158,29 @@ def relative(path: Path) -> str:
 # ---------------------------------------------------------------------------------------- preparation
 
 
+MARK = "cookiecutter.yaml"
+"""Written first into the folder of a demo, and looked for before the folder is removed."""
+
+
+def clear(folder: Path) -> None:
+    """Remove what the last demo left.
+
+    Raises:
+        DemoError: The folder is something else; nothing was removed.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise DemoError(
+                f"{folder} was not made by this demo, and is not removed for it: name another folder"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+
+
 def bake(place: Place, progress: Progress) -> None:
     """Make a project with default answers from this checkout, as it is now."""
-    shutil.rmtree(place.home, ignore_errors=True)
+    clear(place.home)
     template = place.home / "template"
     # A copy without what tools leave in a checkout: cookiecutter would render their caches as well,
     # and stop at the first binary file that it takes for text.
@@ -172,7 +192,7 @@ def bake(place: Place, progress: Progress) -> None:
     for folder in (place.logs, place.home / "baked", place.airflow / "config"):
         folder.mkdir(parents=True)
     # JSON is YAML. Without this the answers would be kept in the home directory of whoever runs it.
-    config = place.home / "cookiecutter.yaml"
+    config = place.home / MARK
     config.write_text(json.dumps({"replay_dir": str(place.home / "replay")}))
     command = [sys.executable, "-m", "cookiecutter", str(template), "--no-input"]
     command += ["--config-file", str(config), "--output-dir", str(place.home / "baked")]
@@ -209,7 +229,7 @@ def run_dags(place: Place, chosen: list[str], progress: Progress) -> tuple[list[
     """Run Dags through Airflow; return the ids of those that ran, and why some failed.
 
     Raises:
-        DemoError: A Dag that was asked for is not there, or Airflow itself ended.
+        DemoError: A Dag that was asked for is not there, or Airflow itself ended before its time.
     """
     place.failures.unlink(missing_ok=True)
     log = place.logs / "airflow.log"
@@ -456,7 +476,7 @@ def size(count: int) -> str:
 
 
 HEADINGS = ["task (: key)", "type", "rows, shape", "memory", "stored", "codec", "where", "s"]
-WIDEST = [30, 13, 15, 8, 8, 8, 18, 6]
+WIDEST = [30, 13, 15, 8, 8, 8, 18, 8]
 RIGHT = {3, 4, 7}
 
 
@@ -544,6 +564,9 @@ def main(argv: list[str] | None = None) -> int:
     except DemoError as error:
         print(f"\n{error}", flush=True)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped", flush=True)
+        return 130
     passed = {dag: read_passed(place, dag) for dag in ran}
     write_csv(passed, place.home / "passed.csv")
     print(*table(passed, place.payloads), sep="\n")
