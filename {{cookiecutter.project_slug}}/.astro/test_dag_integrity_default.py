@@ -10,9 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import airflow.sdk
+import pytest
 from airflow.models import Connection, DagBag, Variable
 from airflow.utils.db import initdb
 
