@@ -16,7 +16,9 @@ def text_of(name):
 
 def left_to_do():
     """Yield what a file that was there before the template still lacks (cookiecutter -f -s)."""
-    if BACKEND not in text_of("Dockerfile").replace("ENV AIRFLOW__CORE__XCOM_BACKEND ", "ENV AIRFLOW__CORE__XCOM_BACKEND="):
+    if BACKEND not in text_of("Dockerfile").replace(
+        "ENV AIRFLOW__CORE__XCOM_BACKEND ", "ENV AIRFLOW__CORE__XCOM_BACKEND="
+    ):
         yield "Dockerfile: add the line  ENV " + BACKEND
     requirements = text_of("requirements.txt").lower().replace("_", "-")
     if missing := [name for name in NEEDED if name not in requirements]:
@@ -26,7 +28,7 @@ def left_to_do():
 
 
 def main():
-    answers = json.loads(r'''{{ cookiecutter | tojson }}''')
+    answers = json.loads(r"""{{ cookiecutter | tojson }}""")
     slug, bucket = answers["project_slug"], answers["gcs_bucket"]
     lines = ["", f"{slug} is ready."]
     if todo := list(left_to_do()):

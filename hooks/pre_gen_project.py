@@ -52,13 +52,17 @@ def check_project_slug(slug):
     if slug.endswith("."):
         yield "must not end with a dot, Windows would drop it", example
     if slug.split(".")[0].strip().lower() in RESERVED:
-        yield f"is a device name on Windows ({slug.split('.')[0].upper()}), no folder can have it there", example
+        yield (
+            f"is a device name on Windows ({slug.split('.')[0].upper()}), no folder can have it there",
+            example,
+        )
 
 
 def check_gcs_bucket(bucket):
     example = "acme-airflow-xcom"
     if bucket.startswith("gs://"):
-        yield "must be the name alone, without gs://", bucket[5:].split("/")[0] or example
+        name = bucket[5:].split("/")[0]
+        yield "must be the name alone, without gs://", example if any(check_gcs_bucket(name)) else name
         return
     parts = bucket.split(".")
     if len(bucket) < 3:
@@ -122,14 +126,17 @@ def _shown(characters):
 
 
 def main():
-    answers = json.loads(r'''{{ cookiecutter | tojson }}''')
+    answers = json.loads(r"""{{ cookiecutter | tojson }}""")
     found = problems(answers)
     if not found:
         return 0
     count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
     print(f"\nNothing was generated: {count} with the answers.", file=sys.stderr)
     print("\n".join(found), file=sys.stderr)
-    print("Answer again, or give answers on the command line: cookiecutter TEMPLATE project_slug=my-airflow\n", file=sys.stderr)
+    print(
+        "Answer again, or give answers on the command line: cookiecutter TEMPLATE project_slug=my-airflow\n",
+        file=sys.stderr,
+    )
     return 1
 
 
