@@ -102,7 +102,9 @@ def clean_environment(home: Path) -> dict[str, str]:
     config = home / "cookiecutterrc"
     if not config.exists():
         config.write_text(f"cookiecutters_dir: '{home / 'templates'}'\nreplay_dir: '{home / 'replay'}'\n")
-    return kept | {"HOME": str(home), "COOKIECUTTER_CONFIG": str(config)}
+    # Docker's plugins and contexts stay those of the user: without them there is no `docker compose`.
+    docker = os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker"))
+    return kept | {"HOME": str(home), "COOKIECUTTER_CONFIG": str(config), "DOCKER_CONFIG": docker}
 
 
 def bake(template: Path, output: Path, answers: dict[str, str], *options: str) -> Baked:

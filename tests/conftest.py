@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,3 +48,11 @@ def combination(request: pytest.FixtureRequest) -> str:
 def project(combination: str, baked_combinations: Callable[[str], Path]) -> Path:
     """The project of a combination."""
     return baked_combinations(combination)
+
+
+@pytest.fixture(scope="session")
+def compose() -> None:
+    """Skip where `docker compose` is not installed; no engine needs to run."""
+    command = ["docker", "compose", "version"]
+    if not shutil.which("docker") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("`docker compose` is not installed")

@@ -19,10 +19,14 @@ REFUSED = [
     pytest.param("project_name", "$(id)", "contains '$'; allowed are", id="name-shell"),
     pytest.param("project_name", "a\u202eb", "contains '\\u202e'; allowed are", id="name-reversed-text"),
     pytest.param("project_name", "...", "needs at least one letter or digit", id="name-only-signs"),
-    pytest.param("project_slug", "", "'' must not be empty. For example: my-airflow, MyAirflow", id="slug-empty"),
+    pytest.param(
+        "project_slug", "", "'' must not be empty. For example: my-airflow, MyAirflow", id="slug-empty"
+    ),
     pytest.param("project_slug", "my airflow", "contains ' '; allowed are A-Z", id="slug-space"),
     pytest.param("project_slug", "etl ", "contains ' '; allowed are", id="slug-trailing-space"),
-    pytest.param("project_slug", "etl.", "must not end with a dot, Windows would drop it", id="slug-trailing-dot"),
+    pytest.param(
+        "project_slug", "etl.", "must not end with a dot, Windows would drop it", id="slug-trailing-dot"
+    ),
     pytest.param("project_slug", ".etl", "must begin with a letter or digit", id="slug-hidden"),
     pytest.param("project_slug", "-etl", "must begin with a letter or digit", id="slug-option"),
     pytest.param("project_slug", "con", "is a device name on Windows (CON)", id="slug-device"),
@@ -37,21 +41,36 @@ REFUSED = [
     pytest.param("gcs_bucket", "", "has 0 characters, at least 3 are needed", id="bucket-empty"),
     pytest.param("gcs_bucket", "ab", "has 2 characters, at least 3 are needed", id="bucket-short"),
     pytest.param("gcs_bucket", "x" * 64, "has 64 characters, at most 63 are allowed", id="bucket-long"),
-    pytest.param("gcs_bucket", ".".join(["x" * 60] * 4), "has 243 characters, at most 222", id="bucket-long-dots"),
-    pytest.param("gcs_bucket", "a." + "x" * 64, "more than 63 characters between two dots", id="bucket-long-part"),
+    pytest.param(
+        "gcs_bucket", ".".join(["x" * 60] * 4), "has 243 characters, at most 222", id="bucket-long-dots"
+    ),
+    pytest.param(
+        "gcs_bucket", "a." + "x" * 64, "more than 63 characters between two dots", id="bucket-long-part"
+    ),
     pytest.param("gcs_bucket", "Acme", "contains 'A'; allowed are a-z", id="bucket-capital"),
     pytest.param("gcs_bucket", "acme xcom", "contains ' '; allowed are a-z", id="bucket-space"),
     pytest.param("gcs_bucket", "acme\nxcom", "contains '\\n'; allowed are a-z", id="bucket-newline"),
-    pytest.param("gcs_bucket", "acme-xcom\n", "contains '\\n'; allowed are a-z", id="bucket-trailing-newline"),
+    pytest.param(
+        "gcs_bucket", "acme-xcom\n", "contains '\\n'; allowed are a-z", id="bucket-trailing-newline"
+    ),
     pytest.param("gcs_bucket", 'a"; rm -rf x #', "contains ' ' '\"' '#' ';'; allowed are", id="bucket-shell"),
-    pytest.param("gcs_bucket", "-acme", "must begin and end with a small letter or digit", id="bucket-hyphen"),
-    pytest.param("gcs_bucket", "acme_", "must begin and end with a small letter or digit", id="bucket-underscore"),
+    pytest.param(
+        "gcs_bucket", "-acme", "must begin and end with a small letter or digit", id="bucket-hyphen"
+    ),
+    pytest.param(
+        "gcs_bucket", "acme_", "must begin and end with a small letter or digit", id="bucket-underscore"
+    ),
     pytest.param("gcs_bucket", "a..b", "must not have a dot beside a dot or hyphen", id="bucket-two-dots"),
     pytest.param("gcs_bucket", "a.-b", "must not have a dot beside a dot or hyphen", id="bucket-dot-hyphen"),
     pytest.param("gcs_bucket", "10.0.0.1", "looks like an IP address", id="bucket-address"),
     pytest.param("gcs_bucket", "goog-xcom", "must not begin with 'goog'", id="bucket-goog"),
     pytest.param("gcs_bucket", "my-g00gle", "must not contain 'google' or anything", id="bucket-google"),
-    pytest.param("gcs_bucket", "gs://acme/x", "must be the name alone, without gs://. For example: acme", id="bucket-uri"),
+    pytest.param(
+        "gcs_bucket",
+        "gs://acme/x",
+        "must be the name alone, without gs://. For example: acme",
+        id="bucket-uri",
+    ),
 ]
 
 ACCEPTED = [
@@ -62,7 +81,9 @@ ACCEPTED = [
     pytest.param({"project_slug": "null"}, "null", id="yaml-null"),
     pytest.param({"project_slug": "1e3"}, "1e3", id="yaml-float"),
     pytest.param({"project_slug": "console"}, "console", id="begins-like-a-device"),
-    pytest.param({"project_name": "O'Brien & S\u00f6hne (EU), 2+2"}, "o-brien-sohne-eu-2-2", id="name-with-signs"),
+    pytest.param(
+        {"project_name": "O'Brien & S\u00f6hne (EU), 2+2"}, "o-brien-sohne-eu-2-2", id="name-with-signs"
+    ),
     pytest.param({"gcs_bucket": "xcom.example.com"}, "my-airflow", id="bucket-domain"),
     pytest.param({"gcs_bucket": "a_b-3"}, "my-airflow", id="bucket-underscore"),
     pytest.param({"gcs_bucket": "x" * 63}, "my-airflow", id="bucket-longest"),
@@ -100,7 +121,13 @@ def test_answers_all_wrong_are_reported_together(baker: Callable[..., Baked]) ->
     baked = baker(project_name="a$b", project_slug="con", gcs_bucket="A")
 
     assert "Nothing was generated: 5 problems with the answers." in baked.said
-    for part in ("project_name: 'a$b' contains", "project_slug: 'con' is a", "at least 3", "contains 'A'", "must begin and end"):
+    for part in (
+        "project_name: 'a$b' contains",
+        "project_slug: 'con' is a",
+        "at least 3",
+        "contains 'A'",
+        "must begin and end",
+    ):
         assert part in baked.said
     assert list(baked.output.iterdir()) == []
 
@@ -147,6 +174,8 @@ def test_next_steps_are_printed(baker: Callable[..., Baked]) -> None:
 def test_hooks_import_only_the_standard_library() -> None:
     """cookiecutter runs hooks with whatever Python it has."""
     for hook in (REPOSITORY / "hooks").glob("*.py"):
-        imports = {line.split()[1] for line in hook.read_text().splitlines() if line.startswith(("import ", "from "))}
+        imports = {
+            line.split()[1] for line in hook.read_text().splitlines() if line.startswith(("import ", "from "))
+        }
 
         assert imports <= {"json", "pathlib", "re", "sys"}

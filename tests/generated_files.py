@@ -1,0 +1,83 @@
+"""The exact files of a generated project, by answer. Edit here when a file is added or renamed."""
+
+from __future__ import annotations
+
+ALWAYS = [
+    ".astro/config.yaml",
+    ".astro/dag_integrity_exceptions.txt",
+    ".astro/test_dag_integrity_default.py",
+    ".dockerignore",
+    ".env",
+    ".gitattributes",
+    ".gitignore",
+    "Dockerfile",
+    "README.md",
+    "airflow_settings.yaml",
+    "dags/.airflowignore",
+    "docker-compose.override.yml",
+    "docker-compose.yml",
+    "include/xcom/__init__.py",
+    "include/xcom/codecs/__init__.py",
+    "include/xcom/codecs/array.py",
+    "include/xcom/codecs/base.py",
+    "include/xcom/codecs/bundle.py",
+    "include/xcom/codecs/classes.py",
+    "include/xcom/codecs/compression.py",
+    "include/xcom/codecs/equality.py",
+    "include/xcom/codecs/frame_equality.py",
+    "include/xcom/codecs/frames.py",
+    "include/xcom/codecs/inline.py",
+    "include/xcom/codecs/labels.py",
+    "include/xcom/codecs/pandas.py",
+    "include/xcom/codecs/pandas_arrays.py",
+    "include/xcom/codecs/pandas_index.py",
+    "include/xcom/codecs/plain.py",
+    "include/xcom/codecs/polars.py",
+    "include/xcom/codecs/pyarrow.py",
+    "include/xcom/codecs/raw.py",
+    "include/xcom/codecs/scalars.py",
+    "include/xcom/codecs/tree.py",
+    "include/xcom/credentials.py",
+    "include/xcom/errors.py",
+    "include/xcom/gcs.py",
+    "include/xcom/payloads.py",
+    "include/xcom/reference.py",
+    "include/xcom/settings.py",
+    "include/xcom/stores.py",
+    "include/xcom/transport.py",
+    "include/xcom_backend.py",
+    "packages.txt",
+    "plugins/.gitkeep",
+    "pyproject.toml",
+    "requirements-dev.txt",
+    "requirements.txt",
+    "tests/xcom/conftest.py",
+    "tests/xcom/test_backend.py",
+    "tests/xcom/test_reference.py",
+    "tests/xcom/test_settings.py",
+    "tests/xcom/test_stores.py",
+    "tests/xcom/test_values.py",
+    "tests/xcom/values.py",
+]
+
+# include_examples
+EXAMPLES = [
+    "dags/example_arrays.py",
+    "dags/example_flights.py",
+    "dags/example_records.py",
+    "dags/example_small_values.py",
+    "include/flights.py",
+    "tests/dags/test_example_dags.py",
+]
+
+# Git-ignored in a generated project: a colleague's clone has none of them.
+NOT_CLONED = [".env", "airflow_settings.yaml"]
+
+# What templates of other origin do not touch: baked bytes equal the bytes in this repository.
+VERBATIM_FOLDERS = ("include/xcom", "include/xcom_backend.py")
+
+
+def expected_files(answers: dict[str, str]) -> list[str]:
+    """List the files that a project with these answers has."""
+    with_examples = answers.get("include_examples", "true") == "true"
+    return sorted([*ALWAYS, *(EXAMPLES if with_examples else [])])

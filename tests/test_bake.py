@@ -1,0 +1,172 @@
+"""What a run of cookiecutter gives, for every pair of answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import combinations, product
+from pathlib import Path
+
+import pytest
+from baking import (
+    BIN,
+    COMBINATIONS,
+    REPOSITORY,
+    TEMPLATE_FOLDER,
+    Baked,
+    clean_environment,
+    contents_of,
+    files_of,
+)
+from generated_files import VERBATIM_FOLDERS, expected_files
+
+CHOICES = {
+    "runtime_version": ["3.3-8", "3.2-9", "3.1-21"],
+    "executor": ["LocalExecutor", "CeleryExecutor"],
+    "dataframe_library": ["pandas", "polars"],
+    "include_examples": ["true", "false"],
+}
+
+
+def test_combinations_cover_every_pair_of_answers() -> None:
+    """A mistake that needs two answers to show itself is met."""
+    defaults = {question: choices[0] for question, choices in CHOICES.items()}
+    chosen = [defaults | answers for answers in COMBINATIONS.values()]
+    pairs = {
+        ((one, a), (other, b))
+        for one, other in combinations(CHOICES, 2)
+        for a, b in product(CHOICES[one], CHOICES[other])
+    }
+
+    assert {
+        pair for pair in pairs if not any(set(pair) <= set(answers.items()) for answers in chosen)
+    } == set()
+
+
+def test_choices_here_are_those_of_the_template() -> None:
+    """A new choice must enter the combinations."""
+    template = json.loads((REPOSITORY / "cookiecutter.json").read_text())
+
+    asked = {name: value for name, value in template.items() if isinstance(value, list)}
+    assert asked == {name: choices for name, choices in CHOICES.items() if name != "include_examples"}
+
+
+def test_files_are_exactly_those_listed(project: Path, combination: str) -> None:
+    """Nothing is missing and nothing else is there."""
+    there, expected = set(files_of(project)), set(expected_files(COMBINATIONS[combination]))
+
+    assert {"missing": expected - there, "unlisted": there - expected} == {
+        "missing": set(),
+        "unlisted": set(),
+    }
+
+
+def test_backend_is_copied_byte_for_byte(project: Path, template: Path) -> None:
+    """The code that is tested here is the code that people run, whatever they answered."""
+    baked = {n: b for n, b in contents_of(project).items() if n.startswith(VERBATIM_FOLDERS)}
+    source = {
+        n: b for n, b in contents_of(template / TEMPLATE_FOLDER).items() if n.startswith(VERBATIM_FOLDERS)
+    }
+
+    assert len(baked) > 15
+    assert baked == source
+
+
+def test_same_answers_give_the_same_bytes(
+    baker: Callable[..., Baked], baked_combinations: Callable[[str], Path]
+) -> None:
+    """Nothing random and nothing dated: cruft compares trees made at different times."""
+    again = baker().project
+
+    assert contents_of(again) == contents_of(baked_combinations("3.3-local-pandas-examples"))
+
+
+def test_answers_arrive_where_they_belong(project: Path, combination: str) -> None:
+    """Every answer is found in the file that acts on it."""
+    answers = {question: choices[0] for question, choices in CHOICES.items()} | COMBINATIONS[combination]
+    airflow = {"3.3-8": "3.3.2", "3.2-9": "3.2.2", "3.1-21": "3.1.8"}[answers["runtime_version"]]
+    text = {name: (project / name).read_text() for name in files_of(project)}
+
+    first, *_ = text["Dockerfile"].splitlines()
+    assert first == f"FROM astrocrpublic.azurecr.io/runtime:{answers['runtime_version']}"
+    assert f"\napache-airflow=={airflow}\n" in text["requirements-dev.txt"]
+    assert f"AIRFLOW__CORE__EXECUTOR: {answers['executor']}\n" in text["docker-compose.yml"]
+    assert f"\n{answers['dataframe_library']}>=" in text["requirements.txt"]
+    assert ("matplotlib" in text["requirements.txt"]) == (answers["include_examples"] == "true")
+    assert ("celery" in text["requirements.txt"]) == (answers["executor"] == "CeleryExecutor")
+    assert "gs://my-airflow-xcom" in text["README.md"]
+    assert text["README.md"].startswith("# My Airflow\n")
+
+
+def test_baking_takes_less_than_two_seconds(template: Path, tmp_path: Path) -> None:
+    """The command with Python's start; the best of five, in CPU time, so that neighbours do not count."""
+    seconds = []
+    for number in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [BIN / "cookiecutter", template, "--no-input", "--output-dir", tmp_path / str(number)],
+            env=clean_environment(tmp_path),
+            capture_output=True,
+            check=True,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if seconds[-1] < 2:
+            break
+
+    assert min(seconds) < 2
+
+
+@pytest.mark.parametrize(
+    "combination", ["3.3-local-pandas-examples", "3.2-local-polars-examples"], indirect=True
+)
+def test_generated_project_passes_its_own_tests(project: Path, tmp_path: Path) -> None:
+    """What people run after generating: pytest in the new folder, with nothing of this machine."""
+    folder = shutil.copytree(project, tmp_path / "project")
+    home = tmp_path / "airflow-home"
+    home.mkdir()
+    environment = clean_environment(tmp_path) | {"AIRFLOW_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rs"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    closing = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in closing
+    assert "failed" not in closing
+    print(f"{project.parent.parent.name}: {closing}")
+
+
+def run_tool(project: Path, *command: str) -> str:
+    """Run a checker in the project and return what it found, empty if nothing."""
+    environment = dict(os.environ) | {"MYPY_CACHE_DIR": str(REPOSITORY / ".mypy_cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_generated_python_is_clean_for_ruff(project: Path) -> None:
+    """With the settings that the project itself has."""
+    assert run_tool(project, "ruff", "check", "--no-cache", ".") == ""
+    assert run_tool(project, "ruff", "format", "--no-cache", "--check", ".") == ""
+
+
+def test_backend_is_clean_for_strict_mypy(baked_combinations: Callable[[str], Path]) -> None:
+    """Strict, over the package that Airflow loads, with the settings that the project itself has."""
+    assert run_tool(baked_combinations("3.3-local-pandas-examples"), "mypy", "include") == ""
