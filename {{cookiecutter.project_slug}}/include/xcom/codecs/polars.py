@@ -87,10 +87,10 @@ class PolarsCodec:
 
 
 def _write(value: Any, frame: Any, facts: dict[str, Any], frame_format: FrameFormat) -> list[Buffer]:
-    import polars as pl
+    import pyarrow as pa
 
-    schema = frame.head(0).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-    schema = schema.with_metadata(metadata(facts))
+    with refusing(pa.schema([]), frame_format):
+        schema = _to_arrow(frame.head(0)).schema.with_metadata(metadata(facts))
     with refusing(schema, frame_format):
         parts = write_frame(schema, _tables(frame, schema), frame_format=frame_format)
         if frame.width and all(map(_is_known, facts["dtypes"])):
@@ -102,14 +102,40 @@ def _write(value: Any, frame: Any, facts: dict[str, Any], frame_format: FrameFor
 
 
 def _tables(frame: Any, schema: Any) -> Iterator[Any]:
-    import polars as pl
-
     # Numbers are handed over as they lie; strings and nested values are copied.
     copied = sum(column.estimated_size() for column in frame.get_columns() if not column.dtype.is_numeric())
     step = max(frame.height if copied <= SLICE_BYTES else frame.height * SLICE_BYTES // copied, 1024)
     for start in range(0, max(frame.height, 1), step):
-        table = frame.slice(start, step).to_arrow(compat_level=pl.CompatLevel.oldest())
-        yield table.cast(schema)
+        yield _to_arrow(frame.slice(start, step)).cast(schema)
+
+
+def _to_arrow(frame: Any) -> Any:
+    import polars as pl
+
+    # Before 2.0 polars hands over nested slices with children that are too short, and reads nested
+    # enums out of bounds (1.30 to 1.34): a copy has no offset, and text no categories.
+    rows = pl.int_range(frame.height, eager=True)
+    nested = [
+        column.cast(_without_categories(column.dtype)).gather(rows)
+        for column in frame.get_columns()
+        if column.dtype.is_nested()
+    ]
+    return frame.with_columns(nested).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _without_categories(dtype: Any) -> Any:
+    import polars as pl
+
+    name = dtype.base_type().__name__
+    if name in ("Enum", "Categorical"):
+        return pl.String()
+    if name == "List":
+        return pl.List(_without_categories(dtype.inner))
+    if name == "Array":
+        return pl.Array(_without_categories(dtype.inner), dtype.size)
+    if name == "Struct":
+        return pl.Struct([pl.Field(field.name, _without_categories(field.dtype)) for field in dtype.fields])
+    return dtype
 
 
 def _restore(reader: FrameReader) -> Any:
@@ -172,6 +198,8 @@ def _describe(dtype: Any, path: str) -> Any:
         return {name: [kind.name(), kind.namespace(), str(kind.physical())]}
     if name == "List":
         return {name: [_describe(dtype.inner, path)]}
+    if name == "Array" and dtype.size == 0:
+        raise unsupported(path, "an Array of width 0 does not survive Arrow; drop the column")
     if name == "Array":
         return {name: [_describe(dtype.inner, path), dtype.size]}
     if name == "Struct":
