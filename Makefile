@@ -8,7 +8,7 @@ LOCK := requirements/dev.txt
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docker-test lint lock clean
+.PHONY: help demo test docker-test test-versions lint lock clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ test: $(READY)  ## Run every test; those with containers when an engine answers
 
 docker-test: $(READY)  ## Run only the tests with containers
 	$(PY) -m pytest -rs -m docker $(ARGS)
+
+test-versions: $(READY)  ## Run the payload tests and one Dag on Airflow 3.0 to 3.4
+	$(PY) tests/versions/run.py $(ARGS)
 
 lint: $(READY)  ## Check style and types
 	$(PY) -m ruff check .
