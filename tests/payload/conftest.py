@@ -32,7 +32,14 @@ HOW_TO_GET = (
     f"fake-gcs-server {VERSION} is not here: put it on PATH (its releases have binaries), or start a container "
     f"engine that has or can pull {IMAGE}, or install Go so that `go install {MODULE}` works"
 )
-_HIDDEN = ("AIRFLOW__GCS_XCOM__", "AIRFLOW_CONN_", "GOOGLE_", "CLOUDSDK_", "GCE_METADATA_", "STORAGE_EMULATOR")
+_HIDDEN = (
+    "AIRFLOW__GCS_XCOM__",
+    "AIRFLOW_CONN_",
+    "GOOGLE_",
+    "CLOUDSDK_",
+    "GCE_METADATA_",
+    "STORAGE_EMULATOR",
+)
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
@@ -109,7 +116,8 @@ def gcs_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def gcs_server(gcs_server_url: str) -> GCSServer:
     """A fresh bucket on the session's server."""
-    bucket = f"test-{uuid4().hex[:12]}"
+    # With the word in it, as in many names, and in messages about other things than buckets.
+    bucket = f"test-bucket-{uuid4().hex[:12]}"
     body = json.dumps({"name": bucket}).encode()
     request = Request(f"{gcs_server_url}/storage/v1/b", body, {"content-type": "application/json"})
     urlopen(request, timeout=10).close()
@@ -139,7 +147,9 @@ def _from_image() -> Path | None:
     container = made.stdout.split()[-1]
     try:
         with _fresh_folder() as folder:
-            copied = _succeeds("docker", "cp", f"{container}:/bin/fake-gcs-server", f"{folder}/fake-gcs-server")
+            copied = _succeeds(
+                "docker", "cp", f"{container}:/bin/fake-gcs-server", f"{folder}/fake-gcs-server"
+            )
             return _keep(Path(folder) / "fake-gcs-server") if copied else None
     finally:
         _succeeds("docker", "rm", "--force", container)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 Fault = Callable[["Exchange"], None]
 
@@ -255,19 +255,26 @@ def stop_reading(exchange: Exchange) -> None:
     exchange.end()
 
 
-def drip(pause_seconds: float, *, head_too: bool = False) -> Fault:
-    """Send the answer's body (and its head) a byte at a time."""
+def drip(pause_seconds: float, *, size: int = 1, head_too: bool = False) -> Fault:
+    """Send the answer's body (and its head) ``size`` bytes at a time."""
 
     def fault(exchange: Exchange) -> None:
         head, body = exchange.forward(exchange.read_body())
         if not head_too:
             exchange.send(head)
-        for byte in head + body if head_too else body:
-            exchange.send(bytes([byte]))
+        rest = head + body if head_too else body
+        for start in range(0, len(rest), size):
+            exchange.send(rest[start : start + size])
             if exchange.proxy.closing.wait(pause_seconds):
                 break
 
     return fault
+
+
+def not_found(exchange: Exchange) -> None:
+    """Answer as Cloud Storage does when it has no such object; fake-gcs-server says less."""
+    bucket, _, name = exchange.target.partition("/b/")[2].partition("?")[0].partition("/o/")
+    answer(404, f"No such object: {bucket}/{unquote(name)}".encode(), content_type="text/plain")(exchange)
 
 
 def edit_head(old: bytes, new: bytes) -> Fault:
@@ -282,4 +289,4 @@ def edit_head(old: bytes, new: bytes) -> Fault:
 
 def _flipped(body: bytes) -> bytes:
     place = len(body) // 2
-    return body[:place] + bytes([body[place] ^ 0x10]) + body[place + 1 :]
+    return body and body[:place] + bytes([body[place] ^ 0x10]) + body[place + 1 :]

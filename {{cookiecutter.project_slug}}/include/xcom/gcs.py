@@ -71,7 +71,10 @@ class GCSStore:
         self._endpoint = ENDPOINT
         if emulator:
             self._endpoint = emulator if "://" in emulator else f"http://{emulator}"
-        self._pool = transport.open_pool(self._endpoint, settings.concurrency)
+        try:
+            self._pool = transport.open_pool(self._endpoint, settings.concurrency)
+        except ValueError as error:
+            raise self._unreachable(error) from error
         self._tokens = None if emulator else Tokens(self._pool, settings.conn_id)
 
     def put(self, name: str, parts: list[Buffer]) -> Stored:
@@ -237,12 +240,15 @@ class GCSStore:
         while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
             cause = cause.__cause__ or cause.__context__
         if cause is not None or isinstance(error, urllib3.exceptions.LocationValueError):
-            raise StoreUnavailableError(
-                f"No connection to {self._endpoint} for gs://{self._bucket}: {cause or error}. Check "
-                "STORAGE_EMULATOR_HOST and the proxy's variables; a proxy's own certificate goes into "
-                "REQUESTS_CA_BUNDLE.",
-                uri=f"gs://{self._bucket}",
-            ) from error
+            raise self._unreachable(cause or error) from error
+
+    def _unreachable(self, error: BaseException) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"No connection to {self._endpoint} for gs://{self._bucket}: {error}. Nothing was stored or read. "
+            "Check STORAGE_EMULATOR_HOST and the variables of the proxy; a proxy's own certificate goes "
+            "into REQUESTS_CA_BUNDLE.",
+            uri=f"gs://{self._bucket}",
+        )
 
     def _check(self, response: urllib3.BaseHTTPResponse, uri: str, permission: str) -> None:
         """Raise what a final answer other than success means."""

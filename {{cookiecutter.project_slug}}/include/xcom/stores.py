@@ -285,15 +285,15 @@ class DirectoryStore:
         try:
             self._check_inside(path, uri)
             # Without O_NONBLOCK a named pipe would be waited for.
-            file = FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise PayloadMissingError("there is no such file", uri=uri) from error
         except OSError as error:
             raise _unavailable(error, uri, "read") from error
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
             raise PayloadCorruptError("is no file", uri=uri)
-        return file
+        return FileIO(descriptor)
 
     def describe(self, uri: str) -> Stored:
         """Read a file to tell its size and checksum."""

@@ -69,7 +69,15 @@ class StoreContract:
 
     @pytest.mark.parametrize(
         "name",
-        ["a%2Fb", "%2E%2E/x", "a+b c:d@e,f=g", "scheduled__2026-11-20T00:00:00+00:00", "é/ü", "x?y#z&a=b", "%00"],
+        [
+            "a%2Fb",
+            "%2E%2E/x",
+            "a+b c:d@e,f=g",
+            "scheduled__2026-11-20T00:00:00+00:00",
+            "é/ü",
+            "x?y#z&a=b",
+            "%00",
+        ],
     )
     def test_put_awkward_name_is_kept_apart(self, store: Store, name: str) -> None:
         """Names are data: nothing in them is decoded, joined or cut."""
@@ -181,7 +189,9 @@ class TestGCSStore(StoreContract):
 
         url = EMULATOR if "://" in EMULATOR else f"http://{EMULATOR}"
         if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
-            pytest.skip("STORAGE_EMULATOR_HOST names no emulator on this machine, such as http://localhost:4443")
+            pytest.skip(
+                "STORAGE_EMULATOR_HOST names no emulator on this machine, such as http://localhost:4443"
+            )
         bucket = f"test-{uuid4().hex[:12]}"
         request = Request(f"{url}/storage/v1/b", json.dumps({"name": bucket}).encode())
         request.add_header("content-type", "application/json")
