@@ -246,15 +246,13 @@ def _pandas_metadata(value: Any, facts: Spec, names: list[str]) -> dict[bytes, b
     import pandas as pd
     import pyarrow as pa
 
-    kinds = [column["k"] for column in facts["arrays"]]
-    if facts["index"]["k"] == "array":
-        kinds.append(facts["index"]["values"]["k"])
-    if facts.get("columns", {"k": "fields"})["k"] != "fields" or {"intervals", "complex", "json"} & set(
-        kinds
-    ):
-        return {}
-    if facts["index"]["k"] == "multi" and any(
-        level["values"]["k"] in ("intervals", "complex", "json") for level in facts["index"]["levels"]
+    specs = [*facts["arrays"], *(facts["index"].get("levels") or [facts["index"]])]
+    kinds = {spec.get("values", spec)["k"] for spec in specs}
+    labels = [*value.index.names, *getattr(value, "columns", value.index).names]
+    if (
+        facts.get("columns", {"k": "fields"})["k"] != "fields"
+        or kinds & {"intervals", "complex", "json"}
+        or not {type(label) for label in labels} <= {str, type(None)}
     ):
         return {}
     head = value.iloc[:0]
@@ -265,8 +263,13 @@ def _pandas_metadata(value: Any, facts: Spec, names: list[str]) -> dict[bytes, b
         head.attrs = {}
     try:
         described = json.loads(pa.Schema.from_pandas(head).metadata[b"pandas"])
-    except (pa.ArrowException, ValueError, TypeError, KeyError):
-        return {}
+        for column in described["columns"]:
+            pd.api.types.pandas_dtype(column["numpy_type"])
+    except (pa.ArrowException, ValueError, TypeError):
+        return {}  # pandas could write this frame, and not read it
+    for column, spec in zip(described["columns"], facts["arrays"], strict=False):
+        if spec["k"] == "objects":  # which no one can tell from a frame without rows
+            column["pandas_type"] = {"str": "unicode"}.get(spec["of"], spec["of"])
     if facts["index"]["k"] == "range":
         start, stop, step = facts["index"]["range"]
         described["index_columns"] = [
@@ -274,10 +277,7 @@ def _pandas_metadata(value: Any, facts: Spec, names: list[str]) -> dict[bytes, b
         ]
     elif described["index_columns"] != names[len(facts["arrays"]) :]:
         return {}
-    try:
-        return {b"pandas": json.dumps(described).encode("utf-8")}
-    except (TypeError, UnicodeEncodeError):
-        return {}
+    return {b"pandas": json.dumps(described).encode("ascii")}
 
 
 def _restore_frame(reader: FrameReader) -> Any:

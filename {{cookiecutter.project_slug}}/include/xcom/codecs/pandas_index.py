@@ -24,7 +24,9 @@ def describe_array(values: Any, path: str) -> Column:
     if type(values.dtype) is not pd.CategoricalDtype:
         return describe(values, path)
     packed = pack(values.categories, f"{path}.cat.categories")
-    column = _describe_codes(values.codes, values.categories, path, ordered=bool(values.ordered))
+    column = _describe_codes(
+        values.codes, values.categories, path, is_categorical=True, ordered=bool(values.ordered)
+    )
     column.spec.update(k="categories", ordered=bool(values.ordered), categories=packed)
     return column
 
@@ -57,7 +59,7 @@ def describe_index(index: Any, path: str) -> tuple[Spec, list[Column]]:
         columns = []
         for position, (level, codes) in enumerate(zip(index.levels, index.codes, strict=True)):
             at = f"{path}.levels[{position}]"
-            column = _describe_codes(codes, level, at, ordered=False)
+            column = _describe_codes(codes, level, at)
             # Most levels are what pandas makes of the values: sorted, and all in use.
             is_derived = _is_derived(level, codes)
             levels.append({"values": column.spec, "level": None if is_derived else pack(level, at)})
@@ -191,8 +193,13 @@ def _dictionary(column: Any) -> tuple[Any, Any]:
     return pa.chunked_array([column.chunk(0).dictionary]), np.concatenate(codes)
 
 
-def _describe_codes(codes: Any, categories: Any, path: str, *, ordered: bool) -> Column:
-    """Store codes as the values that they stand for, so that any reader sees those."""
+def _describe_codes(
+    codes: Any, categories: Any, path: str, *, is_categorical: bool = False, ordered: bool = False
+) -> Column:
+    """Store codes as the values that they stand for, so that any reader sees those.
+
+    Text of categoricals as a dictionary, which other readers take for a categorical in turn.
+    """
     import numpy as np
     import pandas as pd
     import pyarrow as pa
@@ -204,7 +211,7 @@ def _describe_codes(codes: Any, categories: Any, path: str, *, ordered: bool) ->
     lies = values.convert(0, len(categories))
     if isinstance(lies, pa.ChunkedArray):
         lies = lies.combine_chunks() if lies.num_chunks != 1 else lies.chunk(0)
-    is_text = pa.types.is_large_string(lies.type) or pa.types.is_string(lies.type)
+    is_text = is_categorical and (pa.types.is_large_string(lies.type) or pa.types.is_string(lies.type))
     if is_text:
         lies = lies.cast(pa.string())  # the one type of dictionary that Parquet brings back
 
@@ -238,7 +245,11 @@ def _codes(column: Any, categories: Any) -> Any:
     if isinstance(known, pa.ChunkedArray):
         known = known.combine_chunks()
     if pa.types.is_nested(known.type):
-        return categories.get_indexer(_index(restore(column, described.spec), None))
+        positions = np.full(len(column), -1)
+        there = column.is_valid().to_numpy()
+        values = _index(restore(column.drop_null(), described.spec), None)
+        positions[there] = categories.get_indexer(values)
+        return positions
     values, rows = _dictionary(column) if pa.types.is_dictionary(column.type) else (column, None)
     found = pc.index_in(values.cast(known.type), value_set=known, skip_nulls=True).fill_null(-1)
     positions = np.append(found.to_numpy(), -1) if rows is not None else found.to_numpy()
