@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import json
 import os
 import queue
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -158,24 +160,36 @@ def relative(path: Path) -> str:
 # ---------------------------------------------------------------------------------------- preparation
 
 
-MARK = "cookiecutter.yaml"
-"""Written first into the folder of a demo, and looked for before the folder is removed."""
+MARK = "made-by-demo"
+"""The first file in the folder of a demo: looked for before anything is removed, and locked while it runs."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep two demos from running in one folder: the second would remove what the first works with.
+
+    Raises:
+        DemoError: The folder is something else than a demo's, or a demo runs in it. Nothing was changed.
+    """
+    mark = folder / MARK
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
+        raise DemoError(f"{folder} was not made by this demo, and is not removed for it: name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with mark.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(f"another demo runs in {folder}: wait for it, or name another --folder") from None
+        yield
 
 
 def clear(folder: Path) -> None:
-    """Remove what the last demo left.
-
-    Raises:
-        DemoError: The folder is something else; nothing was removed.
-    """
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise DemoError(
-                f"{folder} was not made by this demo, and is not removed for it: name another folder"
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).touch()
+    """Remove what the last demo left, but for the mark, which is locked."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
 
 
 def bake(place: Place, progress: Progress) -> None:
@@ -192,7 +206,7 @@ def bake(place: Place, progress: Progress) -> None:
     for folder in (place.logs, place.home / "baked", place.airflow / "config"):
         folder.mkdir(parents=True)
     # JSON is YAML. Without this the answers would be kept in the home directory of whoever runs it.
-    config = place.home / MARK
+    config = place.home / "cookiecutter.yaml"
     config.write_text(json.dumps({"replay_dir": str(place.home / "replay")}))
     command = [sys.executable, "-m", "cookiecutter", str(template), "--no-input"]
     command += ["--config-file", str(config), "--output-dir", str(place.home / "baked")]
@@ -552,21 +566,31 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demo; return the exit code."""
     options = arguments(argv)
     place = Place(options.folder.resolve())
-    progress = Progress(sys.stdout)
-    began = time.monotonic()
     try:
-        if not (options.keep and place.database.exists()):
-            bake(place, progress)
-            migrate(place, progress)
-        for file in options.add:
-            shutil.copy(file, place.project / "dags")
-        ran, failures = run_dags(place, options.dags, progress)
+        with alone(place.home):
+            return run(place, options, Progress(sys.stdout))
     except DemoError as error:
         print(f"\n{error}", flush=True)
         return 1
     except KeyboardInterrupt:
         print("\nstopped", flush=True)
         return 130
+
+
+def run(place: Place, options: argparse.Namespace, progress: Progress) -> int:
+    """Take all steps, print the table; return the exit code.
+
+    Raises:
+        DemoError: A step failed, so that there is nothing to show.
+    """
+    began = time.monotonic()
+    if not (options.keep and place.database.exists()):
+        bake(place, progress)
+        migrate(place, progress)
+    for file in options.add:
+        shutil.copy(file, place.project / "dags")
+    ran, failures = run_dags(place, options.dags, progress)
+
     passed = {dag: read_passed(place, dag) for dag in ran}
     write_csv(passed, place.home / "passed.csv")
     print(*table(passed, place.payloads), sep="\n")

@@ -201,6 +201,29 @@ def test_demo_never_removes_a_folder_of_others(tmp_path: Path, capsys: pytest.Ca
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_demo_refuses_a_folder_in_which_another_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two demos at once would remove each other's files: the second says so and changes nothing."""
+    with demo.alone(tmp_path):
+        (tmp_path / "payloads").mkdir()
+        code = demo.main(["--folder", str(tmp_path)])
+
+    assert code == 1
+    assert f"another demo runs in {tmp_path}" in capsys.readouterr().out
+    assert (tmp_path / "payloads").is_dir()
+
+
+def test_demo_clears_what_the_last_one_left(tmp_path: Path) -> None:
+    """Nothing of an earlier demo is left when a new one starts."""
+    with demo.alone(tmp_path):
+        (tmp_path / "baked" / "old").mkdir(parents=True)
+        (tmp_path / "passed.csv").touch()
+        demo.clear(tmp_path)
+
+        assert [path.name for path in tmp_path.iterdir()] == [demo.MARK]
+
+
 def test_bake_leaves_out_what_tools_left_in_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +240,7 @@ def test_bake_leaves_out_what_tools_left_in_the_checkout(
     (cache / "x.pyc").write_bytes(b"\xcb\r\xe2{{ not Jinja")
     monkeypatch.setattr(demo, "ROOT", checkout)
     place = demo.Place(tmp_path / "folder")
+    place.home.mkdir()
 
     demo.bake(place, demo.Progress(io.StringIO()))
 
