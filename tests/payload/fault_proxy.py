@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -82,6 +83,10 @@ class Exchange:
 class FaultProxy:
     """Listens on a free loopback port; a context manager.
 
+    Args:
+        upstream: URL of the real server.
+        tls: Speak TLS to clients.
+
     Attributes:
         requests: ``(method, target, headers)`` of all requests, in the order of their arrival.
         connections: Number of connections accepted.
@@ -89,7 +94,7 @@ class FaultProxy:
         latency_seconds: Added to each request.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(upstream)
         self.upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -102,7 +107,8 @@ class FaultProxy:
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._tls = tls
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> FaultProxy:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -135,6 +141,11 @@ class FaultProxy:
 
     def _serve(self, client: socket.socket) -> None:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls:
+            try:
+                client = self._tls.wrap_socket(client, server_side=True)
+            except OSError:
+                return
         # Errors here are the client's going away, which faults provoke.
         with client, client.makefile("rb") as reader, contextlib.suppress(OSError, ValueError):
             while (exchange := self._next(client, reader)) and exchange.keep_open:

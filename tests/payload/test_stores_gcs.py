@@ -207,7 +207,7 @@ GET_RECOVERIES = {
     "503-burst": ([faults.answer(503)] * 4, "HTTP 503"),
     "reset-before-the-answer": ([faults.reset], "Connection aborted"),
     "reset-within-the-body": ([faults.reset_in_answer], "broke off after [0-9]+ of 51200 bytes"),
-    "cut-body": ([faults.cut_answer], "broke off after [0-9]+ of 51200 bytes"),
+    "cut-body": ([faults.cut_answer], "(ended|broke off) after [0-9]+ of 51200 bytes"),
     "flipped-bit": ([faults.flip_download], "other bytes arrived than the server sent"),
     "black-hole": ([faults.black_hole], "timed out"),
     "partial-content": (
@@ -326,8 +326,8 @@ GET_FAILURES = {
         PayloadMissingError,
         rf"no such object or generation \(HTTP 404 No such object: test-bucket-\w+/{NAME}\)",
     ),
-    "cut-body": (faults.cut_answer, StoreUnavailableError, r"broke off after 25600 of 51200 bytes"),
-    "body-that-drips": (faults.drip(0.3), StoreUnavailableError, r"broke off after \d of 51200 bytes"),
+    "cut-body": (faults.cut_answer, StoreUnavailableError, r"(ended|broke off) after \d+ of 51200 bytes"),
+    "body-that-drips": (faults.drip(0.3), StoreUnavailableError, r"broke off after \d+ of 51200 bytes"),
     "flipped-bit": (faults.flip_download, StoreUnavailableError, r"other bytes arrived than the server sent"),
     "other-page": (faults.garble_answer, PayloadCorruptError, r"is 13 bytes long, and 51200 were written"),
 }
