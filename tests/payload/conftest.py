@@ -170,6 +170,7 @@ def _built() -> Path | None:
 
 def _fresh_folder() -> tempfile.TemporaryDirectory[str]:
     _cache().parent.mkdir(parents=True, exist_ok=True)
+    (ROOT / ".cache" / ".gitignore").write_text("*\n")
     return tempfile.TemporaryDirectory(dir=_cache().parent)
 
 

@@ -329,8 +329,8 @@ class _Body:
 def _receive(response: urllib3.BaseHTTPResponse, size: int) -> tuple[memoryview, str]:
     """Read a body into one buffer; its checksum is taken of pieces that are in the CPU's cache still.
 
-    ``BytesIO(body).getbuffer()`` would save the copy of each piece (a tenth of the CPU), but the
-    garbage collector of Python 3.12.1 and older crashes on such buffers (python/cpython#111049).
+    ``BytesIO(body).getbuffer()`` would save the copy of each piece (a fifth of the CPU), but Python
+    3.12.1 crashed on such buffers in its garbage collector.
     """
     total = Checksum()
     buffer = memoryview(bytearray(size))
