@@ -1,0 +1,545 @@
+"""``doctor``: is everything here that the backend needs, and if not, what mends it?
+
+Each check gives findings of one line: ``ok``, ``warning``, ``problem``, or ``skipped`` for what cannot
+be known from here; a warning or problem ends with a fix that can be pasted. No check needs Airflow's
+database or Docker, and none stops the others.
+
+Two things have to be defined:
+
+- *Production* is where Kubernetes, Astro, Cloud Composer or Cloud Run say so in the environment
+  (KUBERNETES_SERVICE_HOST, ASTRONOMER_ENVIRONMENT, COMPOSER_ENVIRONMENT, K_SERVICE), the executor is a
+  Kubernetes one, or ``[api] base_url`` is https or names another host than this machine. An emulator
+  of Cloud Storage there is a problem: it forgets what it is given.
+- A *prefix is shared* if objects below it belong to Dags that this Airflow does not know. They may be
+  of Dags that were deleted, so this is a warning. Two deployments with the same Dag ids cannot be told
+  apart: give each a bucket or prefix of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from include.xcom.errors import PayloadError
+from include.xcom.reference import PayloadReference, coordinates_of
+from include.xcom.settings import BUCKET_VARIABLE, SECTION, Settings, load_settings
+
+__all__ = ["BACKEND", "REQUIREMENTS", "Finding", "examine"]
+
+BACKEND = "include.xcom_backend.GCPBucketXComBackend"
+_ENV_LINE = f"ENV AIRFLOW__CORE__XCOM_BACKEND={BACKEND}"
+
+REQUIREMENTS = {
+    "apache-airflow-providers-google": "22.0.0",
+    "google-auth": "2.40",
+    "google-crc32c": "1.7",
+    "numpy": "2.2",
+    "orjson": "3.11",
+    "ormsgpack": "1.10",
+    "pandas": "2.2.3",
+    "polars": "1.30",
+    "pyarrow": "20.0",
+    "urllib3": "2.5",
+    "zstandard": "0.23",
+}
+"""Lower bounds, as in requirements.txt; a test compares them."""
+_CHOICES = ("pandas", "polars")  # One of them is enough, or none: then frames of it are refused.
+
+_PRODUCTION_VARIABLES = (
+    "KUBERNETES_SERVICE_HOST",
+    "ASTRONOMER_ENVIRONMENT",
+    "COMPOSER_ENVIRONMENT",
+    "K_SERVICE",
+)
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
+_DAGS_AT_MOST = 200
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor.
+
+    Attributes:
+        level: ``ok``, ``warning``, ``problem`` or ``skipped``.
+        check: A word for what was looked at.
+        message: What was found.
+        fix: A command or a line to paste; empty where nothing is to be done.
+    """
+
+    level: str
+    check: str
+    message: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        """Return the line."""
+        text = f"{self.level.ljust(7)}  {self.check}: {' '.join(self.message.split())}"
+        return f"{text} | fix: {self.fix}" if self.fix else text
+
+    def as_json(self) -> dict[str, str]:
+        """Return the fields."""
+        return asdict(self)
+
+
+def examine(project: Path, api_url: str | None = None, api_user: str | None = None) -> Iterator[Finding]:
+    """Yield the findings, check by check; a check that breaks is a finding too.
+
+    Args:
+        project: Folder of the project, where a Dockerfile and requirements.txt may be.
+        api_url: Of Airflow's API; see ``api.Login.find``.
+        api_user: Of Airflow's API.
+    """
+    settings: list[Settings] = []
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("airflow", _airflow),
+        ("backend", lambda: _backend(project)),
+        ("packages", _packages),
+        ("project", lambda: _project(project)),
+        ("settings", lambda: _settings(settings)),
+    ]
+    for name, check in checks:
+        yield from _guarded(name, check)
+    if not settings:
+        yield Finding("skipped", "store", "cannot be looked at before the settings are right")
+        return
+    found = settings[0]
+    yield from _guarded("executor", lambda: _executor(found))
+    if not found.bucket.startswith("file://"):
+        yield from _guarded("emulator", _emulator)
+        yield from _guarded("credentials", lambda: _credentials(found))
+        yield from _guarded("bucket", lambda: _bucket(found))
+    yield from _guarded("access", _access)
+    yield from _guarded("prefix", lambda: _prefix(found, api_url, api_user))
+
+
+def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except PayloadError as error:
+        yield Finding("problem", name, str(error))
+    except Exception as error:  # A doctor that breaks down tells nobody anything.
+        yield Finding("problem", name, f"could not be checked: {type(error).__name__}: {error}")
+
+
+def _airflow() -> Iterator[Finding]:
+    from airflow import __version__
+    from packaging.version import Version
+
+    version = Version(__version__)
+    if version < Version("3.0"):
+        yield Finding("problem", "airflow", f"{version} is too old", "pip install 'apache-airflow>=3.0,<3.5'")
+    elif version >= Version("3.5.dev0"):
+        yield Finding(
+            "warning",
+            "airflow",
+            f"{version} is newer than what was tested (3.0 to 3.4)",
+            "run the project's tests: pytest",
+        )
+    else:
+        yield Finding("ok", "airflow", f"{version}, Python {sys.version.split()[0]}")
+
+
+def _backend(project: Path) -> Iterator[Finding]:
+    from airflow.configuration import conf
+
+    setting = conf.get("core", "xcom_backend", fallback="") or ""
+    if not setting.endswith("GCPBucketXComBackend"):
+        yield Finding(
+            "problem",
+            "backend",
+            f"[core] xcom_backend is {setting or 'not set'}, so XComs stay in the database",
+            f"export AIRFLOW__CORE__XCOM_BACKEND={BACKEND}",
+        )
+        setting = BACKEND
+    # As Airflow does it: in a process of its own, which does not stand in the project's folder.
+    code = "from airflow.sdk.execution_time.xcom import XCom; print('\\n' + XCom.__module__ + '.' + XCom.__qualname__)"
+    environment = {**os.environ, "AIRFLOW__CORE__XCOM_BACKEND": setting}
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    loaded = done.stdout.strip().rpartition("\n")[2]
+    if done.returncode == 0 and loaded.endswith(".GCPBucketXComBackend"):
+        yield Finding("ok", "import", f"Airflow loads {loaded}")
+        return
+    lines = done.stderr.strip().splitlines() or [f"it loaded {loaded}"]
+    said = next((line for line in lines if re.match(r"(ModuleNotFound|Import|Syntax)Error", line)), lines[-1])
+    yield Finding(
+        "problem",
+        "import",
+        f"a process of Airflow cannot load {setting}: {said}",
+        f"export PYTHONPATH={shlex.quote(str(project.resolve()))}",
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    from packaging.version import Version
+
+    wrong = []
+    found = []
+    for name, least in REQUIREMENTS.items():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name not in _CHOICES:
+                wrong.append((name, least, "is not installed"))
+            continue
+        if Version(version) < Version(least):
+            wrong.append((name, least, f"is {version}, and {least} is the oldest that was tested"))
+        else:
+            found.append(f"{name} {version}")
+    for name, least, what in wrong:
+        yield Finding("problem", "packages", f"{name} {what}", f"pip install '{name}>={least}'")
+    if not wrong:
+        yield Finding("ok", "packages", ", ".join(found))
+
+
+def _project(project: Path) -> Iterator[Finding]:
+    """Look for what an existing project has to merge after the template was laid over it."""
+    dockerfile = project / "Dockerfile"
+    requirements = project / "requirements.txt"
+    if not dockerfile.is_file() and not requirements.is_file():
+        yield Finding(
+            "skipped", "project", f"{project.resolve()} has neither Dockerfile nor requirements.txt"
+        )
+        return
+    missing = False
+    if dockerfile.is_file() and not re.search(
+        r"^\s*ENV\s+(.*\s)?AIRFLOW__CORE__XCOM_BACKEND[ =]\S*GCPBucketXComBackend",
+        dockerfile.read_text("utf-8"),
+        re.M,
+    ):
+        missing = True
+        line = shlex.quote(_ENV_LINE)
+        yield Finding(
+            "problem", "project", "Dockerfile does not set the backend", f"echo {line} >> {_path(dockerfile)}"
+        )
+    text = requirements.read_text("utf-8") if requirements.is_file() else ""
+    names = {_canonical(found) for found in re.findall(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)", text, re.M)}
+    absent = [f"{name}>={least}" for name, least in REQUIREMENTS.items() if name not in names | {*_CHOICES}]
+    if absent:
+        missing = True
+        yield Finding(
+            "problem",
+            "project",
+            f"requirements.txt lacks {', '.join(absent)}",
+            f"printf '%s\\n' {' '.join(map(shlex.quote, absent))} >> {_path(requirements)}",
+        )
+    if not missing:
+        yield Finding("ok", "project", "Dockerfile and requirements.txt have the backend's lines")
+
+
+def _path(path: Path) -> str:
+    return shlex.quote(os.path.relpath(path))
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _settings(found: list[Settings]) -> Iterator[Finding]:
+    load_settings.cache_clear()
+    try:
+        settings = load_settings()
+    except PayloadError as error:
+        names = error.settings if isinstance(error.settings, list) else []
+        fix = f"export AIRFLOW__{SECTION.upper()}__{str(names[0]).upper()}=..." if names else ""
+        if "bucket" in names:
+            fix = f"export AIRFLOW_VAR_{BUCKET_VARIABLE}=acme-xcom"
+        yield Finding("problem", "settings", str(error), fix)
+        return
+    except Exception as error:
+        # Without a setting the Variable is asked for, and without a database there is none to answer.
+        yield Finding(
+            "problem",
+            "settings",
+            f"the Variable {BUCKET_VARIABLE} could not be read: {type(error).__name__}: {error}"[:300],
+            f"export AIRFLOW_VAR_{BUCKET_VARIABLE}=acme-xcom",
+        )
+        return
+    found.append(settings)
+    yield Finding(
+        "ok", "settings", f"payloads lie below {settings.root}, values over {settings.threshold_bytes} bytes"
+    )
+
+
+def _executor(settings: Settings) -> Iterator[Finding]:
+    executor = _executor_name()
+    if not settings.bucket.startswith("file://"):
+        yield Finding("ok", "executor", executor)
+    elif _is_local(executor):
+        yield Finding("ok", "executor", f"{executor}, and the store is a directory of this machine")
+    else:
+        yield Finding(
+            "problem",
+            "executor",
+            f"{executor} runs tasks on other machines, and {settings.bucket} is a directory of this one",
+            f"export AIRFLOW__{SECTION.upper()}__BUCKET=acme-xcom",
+        )
+
+
+def _executor_name() -> str:
+    from airflow.configuration import conf
+
+    return conf.get("core", "executor", fallback="LocalExecutor") or ""
+
+
+def _is_local(executor: str) -> bool:
+    return "Local" in executor or "Sequential" in executor
+
+
+def _emulator() -> Iterator[Finding]:
+    host = os.environ.get("STORAGE_EMULATOR_HOST", "")
+    if not host:
+        yield Finding(
+            "ok", "emulator", "STORAGE_EMULATOR_HOST is not set: this is Google Cloud Storage itself"
+        )
+        return
+    signs = _production_signs()
+    if signs:
+        yield Finding(
+            "problem",
+            "emulator",
+            f"STORAGE_EMULATOR_HOST is {host}, and this looks like production ({', '.join(signs)})",
+            "unset STORAGE_EMULATOR_HOST",
+        )
+    else:
+        yield Finding("ok", "emulator", f"payloads go to the emulator at {host} (development)")
+
+
+def _production_signs() -> list[str]:
+    from airflow.configuration import conf
+
+    signs = [name for name in _PRODUCTION_VARIABLES if os.environ.get(name)]
+    if "Kubernetes" in _executor_name():
+        signs.append(_executor_name())
+    url = conf.get("api", "base_url", fallback="") or ""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.hostname or "") not in _LOCAL_HOSTS:
+        signs.append(f"[api] base_url = {url}")
+    return signs
+
+
+def _credentials(settings: Settings) -> Iterator[Finding]:
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        yield Finding("ok", "credentials", "none are sent to an emulator")
+        return
+    from include.xcom import credentials, transport
+    from include.xcom.gcs import ENDPOINT
+
+    pool = transport.open_pool(ENDPOINT, 1)
+    fix = "gcloud auth application-default login"
+    try:
+        fields = credentials._connection_fields(settings.conn_id)
+        fields.pop("num_retries", None)
+        kind = _kind(fields)
+        if kind not in ("Application Default Credentials", "none (anonymous)"):
+            fix = f"airflow connections get {shlex.quote(settings.conn_id)} -o json"
+        with transport.time_limit(30):
+            token = credentials.Tokens(pool, settings.conn_id).authorize("GET", ENDPOINT, {})
+    except Exception as error:
+        yield Finding("problem", "credentials", f"{type(error).__name__}: {error}"[:500], fix)
+        return
+    connection = f"connection {settings.conn_id}" if fields else f"no key in connection {settings.conn_id}"
+    level = "ok" if token else "warning"
+    yield Finding(
+        level,
+        "credentials",
+        f"{kind} ({connection})",
+        "" if token else f"airflow connections delete {settings.conn_id}",
+    )
+
+
+def _kind(fields: dict[str, Any]) -> str:
+    if str(fields.get("is_anonymous", "")).lower() in ("true", "1", "yes", "on"):
+        return "none (anonymous)"
+    if fields.get("impersonation_chain"):
+        return "impersonation, by the Google provider"
+    for name, words in (
+        ("key_path", "key file of a service account"),
+        ("keyfile_dict", "key of a service account in the connection"),
+        ("key_secret_name", "key in Secret Manager, by the Google provider"),
+        ("credential_config_file", "credential configuration, by the Google provider"),
+    ):
+        if fields.get(name):
+            return words
+    return "Application Default Credentials"
+
+
+def _bucket(settings: Settings) -> Iterator[Finding]:
+    from include.xcom.cli.lifecycle import Bucket, is_ours
+
+    name = f"gs://{settings.bucket}"
+    try:
+        found = Bucket(settings).read()
+    except PayloadError as error:
+        if error.status == 403:
+            yield Finding("skipped", "bucket", f"{name}: its settings may not be read with these credentials")
+        else:
+            status = error.status
+            create = f"gcloud storage buckets create {name} --uniform-bucket-level-access --public-access-prevention"
+            yield Finding("problem", "bucket", str(error), create if status == 404 else "")
+        return
+    yield Finding("ok", "bucket", f"{name} exists, in {found.get('location', 'an unknown place')}")
+    update = f"gcloud storage buckets update {name}"
+    rules = found.get("lifecycle", {}).get("rule", [])
+    ages = [rule["condition"]["age"] for rule in rules if is_ours(rule, settings.prefix)]
+    if ages:
+        yield Finding("ok", "lifecycle", f"payloads are deleted at an age of {min(ages)} days")
+    else:
+        yield Finding(
+            "warning",
+            "lifecycle",
+            f"no rule deletes old objects below {settings.root}",
+            "python -m include.xcom lifecycle set --age-days 90",
+        )
+    seconds = int(found.get("softDeletePolicy", {}).get("retentionDurationSeconds", 0))
+    if seconds:
+        yield Finding(
+            "warning",
+            "soft delete",
+            f"deleted payloads are kept, and paid for, {seconds // 86_400} more days",
+            f"{update} --clear-soft-delete",
+        )
+    else:
+        yield Finding("ok", "soft delete", "off")
+    if found.get("versioning", {}).get("enabled"):
+        yield Finding(
+            "warning",
+            "versioning",
+            "deleted payloads stay as noncurrent versions",
+            f"{update} --no-versioning",
+        )
+    else:
+        yield Finding("ok", "versioning", "off")
+    access = found.get("iamConfiguration", {})
+    is_emulator = bool(os.environ.get("STORAGE_EMULATOR_HOST"))
+    if access.get("publicAccessPrevention") == "enforced":
+        yield Finding("ok", "public access", "is prevented")
+    elif is_emulator:
+        yield Finding("skipped", "public access", "an emulator has no access control")
+    else:
+        yield Finding(
+            "warning",
+            "public access",
+            "nothing prevents that the bucket is made public",
+            f"{update} --public-access-prevention",
+        )
+    if access.get("uniformBucketLevelAccess", {}).get("enabled"):
+        yield Finding("ok", "uniform access", "on: only IAM decides")
+    elif not is_emulator:
+        yield Finding(
+            "warning",
+            "uniform access",
+            "objects may have access lists of their own",
+            f"{update} --uniform-bucket-level-access",
+        )
+
+
+def _access() -> Iterator[Finding]:
+    """Create, list, read and delete one object below the prefix."""
+    from include.xcom.cli.objects import pages
+    from include.xcom.stores import own_store
+
+    settings = load_settings()
+    folder = "/".join(part for part in (settings.prefix, "doctor") if part)
+    name = f"{folder}/{uuid4().hex}.bin"
+    grant = (
+        ""
+        if settings.bucket.startswith("file://")
+        else f"gcloud storage buckets add-iam-policy-binding gs://{settings.bucket} "
+        "--role=roles/storage.objectUser --member=serviceAccount:..."
+    )
+    if settings.bucket.startswith("file://"):
+        path = settings.bucket.removeprefix("file://")
+        grant = f"mkdir -p {shlex.quote(path)} && chmod u+rwx {shlex.quote(path)}"
+    body = b"doctor"
+    done = []
+    store = None
+    stored = None
+    wrong: tuple[str, PayloadError] | None = None
+    step = "create"
+    try:
+        store = own_store()
+        stored = store.put(name, [body])
+        done.append(step)
+        step = "list"
+        if not any(one.name == name for page in pages(store, f"{folder}/", name) for one in page):
+            yield Finding("problem", "access", f"{stored.uri} was written, and is not listed", grant)
+        done.append(step)
+        step = "read"
+        reference = PayloadReference(
+            stored.uri, "bytes", stored.size, stored.size, "bytes", 1, stored.crc32c, stored.generation
+        )
+        if bytes(store.get(reference)) == body:
+            done.append(step)
+    except PayloadError as error:
+        wrong = (step, error)
+    if store is not None and stored is not None:
+        try:
+            if store.delete(stored.uri, stored.generation):
+                done.append("delete")
+        except PayloadError as error:
+            wrong = wrong or ("delete", error)
+    if wrong:
+        yield Finding("problem", "access", f"cannot {wrong[0]} objects: {wrong[1]}", grant)
+    else:
+        yield Finding("ok", "access", f"can {', '.join(done)} objects below {settings.root}")
+
+
+def _prefix(settings: Settings, api_url: str | None, api_user: str | None) -> Iterator[Finding]:
+    from include.xcom.cli.api import AirflowAPI, AirflowAPIError, Login
+    from include.xcom.cli.objects import pages
+    from include.xcom.stores import own_store
+
+    store = own_store()
+    prefix = f"{settings.prefix}/" if settings.prefix else ""
+    start = ""
+    dags: list[str] = []
+    # One page for each Dag: the next begins behind the last name that this Dag can have.
+    while len(dags) < _DAGS_AT_MOST:
+        first = next(iter(next(pages(store, prefix, start), [])), None)
+        if first is None:
+            break
+        folder = first.name.removeprefix(prefix).partition("/")[0]
+        start = f"{prefix}{folder}0"  # "0" comes right behind "/".
+        where = coordinates_of(first.uri)
+        if where is not None:
+            dags.append(where.dag_id)
+    if not dags:
+        yield Finding("ok", "prefix", "no payloads of any Dag yet")
+        return
+    try:
+        api = AirflowAPI(Login.find(api_url, api_user))
+        unknown = [dag_id for dag_id in dags if not api.knows_dag(dag_id)]
+    except AirflowAPIError as error:
+        yield Finding("skipped", "prefix", f"whether another deployment uses it is not known: {error}")
+        return
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        yield Finding(
+            "warning",
+            "prefix",
+            f"{settings.root} has payloads of Dags that this Airflow does not know ({shown}): they were deleted, "
+            "or another deployment uses this prefix",
+            f"export AIRFLOW__{SECTION.upper()}__PREFIX=xcom-of-this-deployment",
+        )
+    else:
+        yield Finding("ok", "prefix", f"payloads of {len(dags)} Dags, all of them known to this Airflow")

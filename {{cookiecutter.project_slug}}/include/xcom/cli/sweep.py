@@ -1,0 +1,371 @@
+"""``sweep``: delete the objects that no XCom row refers to.
+
+Such orphans stay behind when rows are deleted without the backend being called (REST API, ``airflow
+db clean``), when a key is pushed twice in one try, when Airflow 3.4 keeps the row of a superseded try,
+and when a task is killed between upload and row.
+
+An object is deleted only if all of this holds; in any doubt it stays:
+
+- its name lies below this deployment's own prefix and has the form that this backend writes;
+- it is older than the age asked for, by the store's clock;
+- Airflow knows its Dag (else it may belong to another deployment that shares the prefix), unless
+  ``--unknown-dags`` says that such objects are to go as well;
+- Airflow has answered, in so many words, that the row of this Dag run, task, map index and key does
+  not exist, or has given the row, and it names another object;
+- with ``--delete``, Airflow has said so a second time, right before the deletion, and the deletion
+  names the generation that was listed.
+
+Objects come in the order of their names, a page of 1000 at a time, and one Dag run's after another's:
+memory does not grow with the bucket. A name of which a segment was cut and hashed (an id over 200
+bytes) cannot be turned back into ids, so such an object stays until the lifecycle rule takes it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any, NoReturn
+
+from include.xcom.cli.api import MISSING, AirflowAPI, AirflowAPIError
+from include.xcom.cli.objects import Listed, pages
+from include.xcom.cli.tables import age, size, table
+from include.xcom.errors import StoreUnavailableError
+from include.xcom.reference import Coordinates, PayloadReference, coordinates_of, segment
+from include.xcom.settings import load_settings
+from include.xcom.stores import Store, own_store
+
+__all__ = ["Run", "Stopped", "Sweep", "run_sweep"]
+
+_AT_ONCE = 8
+_DAY = 86_400.0
+_TABLE_ROWS = 1000
+# As many runs in a row that Airflow could not be asked about mean that it cannot be asked at all.
+_FAILURES_IN_A_ROW = 5
+
+
+@dataclass
+class Run:
+    """What a sweep found in one Dag run, or in what belongs to none.
+
+    Attributes:
+        orphans: Objects that no row refers to; ``orphan_bytes`` of them.
+        deleted: Of the orphans.
+        kept: Objects that a row refers to.
+        young: Objects that are younger than the age asked for.
+        undecided: Objects about which nothing could be said; ``reason`` has the first cause.
+    """
+
+    dag_id: str
+    run_id: str
+    objects: int = 0
+    orphans: int = 0
+    orphan_bytes: int = 0
+    deleted: int = 0
+    kept: int = 0
+    young: int = 0
+    undecided: int = 0
+    reason: str = ""
+
+    def add(self, other: Run) -> None:
+        """Add the counts of another one."""
+        for name, value in asdict(other).items():
+            if type(value) is int:
+                setattr(self, name, getattr(self, name) + value)
+
+    def leave(self, count: int, reason: str) -> None:
+        """Count objects that stay because nothing could be said about them."""
+        self.undecided += count
+        self.reason = self.reason or reason
+
+
+class Stopped(Exception):
+    """Airflow or the store cannot be asked any more; ``resume`` is where to go on.
+
+    Args:
+        message: Why.
+        resume: Name of the first object that was not dealt with.
+    """
+
+    def __init__(self, message: str, resume: str) -> None:
+        super().__init__(message)
+        self.resume = resume
+
+
+@dataclass
+class Sweep:
+    """One pass over a prefix.
+
+    Args:
+        store: This deployment's own.
+        api: Of this deployment's Airflow.
+        root: URI of the prefix, with a slash at its end; nothing outside of it is touched.
+        prefix: The same as names begin with it; ``""`` for a whole bucket.
+        created_before: Seconds since 1970; younger objects stay.
+        is_deleting: Else nothing is changed.
+        has_unknown_dags: Whether objects of Dags that Airflow does not know are orphans too.
+        on_object: Called for each orphan with its outcome: ``orphan``, ``deleted`` or ``gone``.
+        on_progress: Called after each page with the totals so far.
+
+    Attributes:
+        position: Name of the first object that is not dealt with yet: where to resume.
+    """
+
+    store: Store
+    api: AirflowAPI
+    root: str
+    prefix: str
+    created_before: float
+    is_deleting: bool = False
+    has_unknown_dags: bool = False
+    on_object: Callable[[str, Listed], None] = lambda outcome, one: None
+    on_progress: Callable[[Run], None] = lambda total: None
+    position: str = ""
+    total: Run = field(default_factory=lambda: Run("", ""))
+
+    def runs(self, start: str = "") -> Iterator[Run]:
+        """Sweep, and yield what was found in each Dag run as soon as it is done.
+
+        Args:
+            start: Name of the first object to look at.
+
+        Raises:
+            Stopped: Airflow could not be asked about several runs, one after the other, or the store
+                could not be listed. What was yielded is done.
+            AirflowAPIError: Airflow cannot be asked at all; nothing was listed.
+        """
+        self._version = self.api.version()
+        self._dags: tuple[str, str] = ("", "")
+        self._rows: tuple[Any, Counter[int]] = (None, Counter())
+        self.position = start
+        current: Run | None = None
+        failures = 0
+        objects = pages(self.store, self.prefix, start)
+        with ThreadPoolExecutor(_AT_ONCE, "sweep") as threads:
+            while True:
+                try:
+                    page = next(objects, None)
+                except StoreUnavailableError as error:
+                    raise Stopped(str(error), self.position) from error
+                if page is None:
+                    break
+                for (dag_id, run_id), group in _by_run(page):
+                    if current is None or (current.dag_id, current.run_id) != (dag_id, run_id):
+                        if current is not None:
+                            yield self._finished(current)
+                        current = Run(dag_id, run_id)
+                        # Unknown until asked; a run that goes on in the next page is asked once more.
+                    before = current.undecided
+                    was_asked = self._do(current, group, threads)
+                    failures = failures + 1 if current.undecided > before and not was_asked else 0
+                    if failures >= _FAILURES_IN_A_ROW:
+                        raise Stopped(current.reason, self.position)
+                    self.position = f"{group[-1].name}\0"
+                self.on_progress(self.total)
+        if current is not None:
+            yield self._finished(current)
+
+    def _finished(self, run: Run) -> Run:
+        self.total.add(run)
+        return run
+
+    def _do(self, run: Run, group: list[Listed], threads: ThreadPoolExecutor) -> bool:
+        """Decide about objects of one run; return False if Airflow could not be asked about it."""
+        run.objects += len(group)
+        old = [one for one in group if one.created < self.created_before]
+        run.young += len(group) - len(old)
+        named = {one: where for one in old if (where := self._coordinates(one)) is not None}
+        if len(named) < len(old):
+            run.leave(len(old) - len(named), "the name is not one from which the XCom can be told")
+        if not named:
+            return True
+        try:
+            if not self.has_unknown_dags and not self._knows(run.dag_id):
+                run.leave(len(named), "Airflow does not know the Dag (--unknown-dags includes it)")
+                return True
+            is_empty = self.api.count_rows(run.dag_id, run.run_id) == 0
+        except (AirflowAPIError, KeyError, TypeError, ValueError) as error:
+            run.leave(len(named), f"Airflow was not to be asked: {error}")
+            return False
+        outcomes = threads.map(lambda item: self._outcome(item[0], item[1], is_empty), named.items())
+        for one, outcome in zip(named, outcomes, strict=True):
+            if outcome == "kept":
+                run.kept += 1
+            elif outcome in ("orphan", "deleted", "gone"):
+                run.orphans += 1
+                run.orphan_bytes += one.size
+                run.deleted += outcome == "deleted"
+                self.on_object(outcome, one)
+            else:
+                run.leave(1, outcome)
+        return True
+
+    def _outcome(self, one: Listed, where: Coordinates, is_empty: bool) -> str:
+        try:
+            if not is_empty and self._is_referenced(one, where):
+                return "kept"
+            if not self.is_deleting:
+                return "orphan"
+            # A row may have been written since.
+            if self._is_referenced(one, where):
+                return "kept"
+            return "deleted" if self.store.delete(one.uri, one.generation) else "gone"
+        except (AirflowAPIError, StoreUnavailableError) as error:
+            return str(error)
+
+    def _is_referenced(self, one: Listed, where: Coordinates) -> bool:
+        value = self.api.value(where)
+        if value is not MISSING and _names(value, one.uri):
+            return True
+        if self._version >= (3, 4) and self._is_ambiguous(where):
+            raise AirflowAPIError(
+                "several rows have these coordinates (a loop): Airflow 3.4 gives one of them"
+            )
+        return False
+
+    def _is_ambiguous(self, where: Coordinates) -> bool:
+        """Whether a row of Airflow 3.4 other than the one that was given may name the object."""
+        task = (where.dag_id, where.run_id, where.task_id, where.key)
+        found = self._rows  # Other threads may replace it.
+        if found[0] != task:
+            rows = self.api.rows(*task)
+            found = (task, Counter(row.get("region_index", row["map_index"]) for row in rows))
+            self._rows = found
+        return found[1][where.map_index] > 1
+
+    def _coordinates(self, one: Listed) -> Coordinates | None:
+        """Return the coordinates from which exactly this name would be made again."""
+        where = coordinates_of(one.uri)
+        if where is None or not one.uri.startswith(self.root):
+            return None
+        texts = (where.dag_id, where.run_id, where.task_id, str(where.map_index), where.key)
+        folders = "/".join(segment(text) for text in texts)
+        return where if one.uri.rpartition("/")[0] == f"{self.root}{folders}" else None
+
+    def _knows(self, dag_id: str) -> bool:
+        if self._dags[0] != dag_id:
+            self._dags = (dag_id, "known" if self.api.knows_dag(dag_id) else "unknown")
+        return self._dags[1] == "known"
+
+
+def _by_run(page: list[Listed]) -> Iterator[tuple[tuple[str, str], list[Listed]]]:
+    group: list[Listed] = []
+    current = ("", "")
+    for one in page:
+        where = coordinates_of(one.uri)
+        run = (where.dag_id, where.run_id) if where else ("", "")
+        if group and run != current:
+            yield current, group
+            group = []
+        current = run
+        group.append(one)
+    if group:
+        yield current, group
+
+
+def _names(value: Any, uri: str) -> bool:
+    """Whether a row's value names the object, in whatever form; better once too often."""
+    try:
+        reference = PayloadReference.from_row(value)
+    except Exception:  # Malformed, or of a newer version: look at all of its text.
+        reference = None
+    if reference is not None:
+        return reference.uri == uri
+    if isinstance(value, str):
+        return uri in value
+    if isinstance(value, dict):
+        return any(_names(part, uri) for part in value.values())
+    if isinstance(value, list):
+        return any(_names(part, uri) for part in value)
+    return False
+
+
+def run_sweep(
+    api: AirflowAPI,
+    *,
+    age_days: float,
+    is_deleting: bool,
+    resume: str,
+    has_unknown_dags: bool,
+    has_objects: bool,
+    is_json: bool,
+    warn: Callable[[str], None],
+    usage: Callable[[str], NoReturn],
+) -> int:
+    """Sweep this deployment's prefix, print what was found, and return the exit code."""
+    settings = load_settings()
+    prefix = f"{settings.prefix}/" if settings.prefix else ""
+    if resume and not resume.startswith(prefix):
+        usage(f"--resume {resume!r} is not below the prefix {prefix!r}")
+    now = time.time()
+
+    def on_object(outcome: str, one: Listed) -> None:
+        if has_objects and is_json:
+            print(json.dumps({"outcome": outcome, "uri": one.uri, "bytes": one.size, "created": one.created}))
+        elif has_objects:
+            print(
+                f"{outcome.ljust(7)}  {size(one.size).rjust(9)}  {age(now - one.created).rjust(6)}  {one.uri}"
+            )
+
+    def on_progress(total: Run) -> None:
+        warn(f"{total.objects} objects, {total.orphans} orphans so far; at {sweep.position.rstrip(chr(0))}")
+
+    sweep = Sweep(
+        store=own_store(),
+        api=api,
+        root=settings.root,
+        prefix=prefix,
+        created_before=now - age_days * _DAY,
+        is_deleting=is_deleting,
+        has_unknown_dags=has_unknown_dags,
+        on_object=on_object,
+        on_progress=on_progress,
+    )
+    stopped = ""
+    rows: list[tuple[object, ...]] = []
+    more = 0
+    try:
+        for run in sweep.runs(resume):
+            if not run.orphans and not run.undecided:
+                continue
+            if is_json:
+                print(json.dumps({"run": asdict(run)}), flush=True)
+            elif len(rows) < _TABLE_ROWS:
+                rows.append(
+                    (run.dag_id, run.run_id, run.orphans, size(run.orphan_bytes), run.kept, run.undecided)
+                )
+                if run.reason:
+                    warn(f"{run.dag_id or 'objects'} {run.run_id}: {run.undecided} stay: {run.reason}")
+            else:
+                more += 1
+    except (Stopped, KeyboardInterrupt) as error:
+        stopped = str(error) or "interrupted"
+    total = sweep.total
+    if is_json:
+        print(
+            json.dumps({"total": asdict(total), "is_complete": not stopped, "resume": sweep.position or None})
+        )
+    else:
+        heads = ("DAG", "RUN", "ORPHANS", "BYTES", "KEPT", "UNDECIDED")
+        if rows:
+            print(table(heads, rows, right=("ORPHANS", "BYTES", "KEPT", "UNDECIDED")))
+        if more:
+            print(f"… and {more} more Dag runs; --json lists all")
+        print(
+            f"{total.objects} objects below {settings.root}: {total.kept} referred to, {total.young} younger than "
+            f"{age_days:g} days, {total.undecided} undecided"
+        )
+        print(
+            f"{total.deleted} of {total.orphans} orphans deleted ({size(total.orphan_bytes)})"
+            if is_deleting
+            else f"{total.orphans} orphans ({size(total.orphan_bytes)}); nothing was deleted, --delete does it"
+        )
+    if stopped:
+        warn(f"Stopped: {stopped}")
+        if sweep.position:
+            warn(f"Go on with: --resume {shlex.quote(sweep.position.rstrip(chr(0)))}")
+    return 1 if stopped or total.undecided else 0
