@@ -1,0 +1,33 @@
+"""A trigger that reads XComs, as a triggerer runs it: on the event loop of all triggers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+
+class ReadingTrigger(BaseTrigger):
+    """Read what the tasks before it returned, the payloads of mapped ones included."""
+
+    def __init__(self, dag_id: str, run_id: str) -> None:
+        super().__init__()
+        self.ids = {"dag_id": dag_id, "run_id": run_id, "key": "return_value"}
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "e2e_trigger.ReadingTrigger", {"dag_id": self.ids["dag_id"], "run_id": self.ids["run_id"]}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        from include.xcom.credentials import _connection_fields
+
+        records, mapped = await asyncio.gather(
+            XCom.aget_one(task_id="records", **self.ids), XCom.aget_all(task_id="rows_of", **self.ids)
+        )
+        # What a bucket needs: a connection, asked for in a thread, and none there.
+        fields = await asyncio.to_thread(_connection_fields, "no_such_connection")
+        yield TriggerEvent(
+            {"records": len(records), "mapped": [rows[0] for rows in mapped], "fields": fields}
+        )
