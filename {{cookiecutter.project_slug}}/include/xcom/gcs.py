@@ -244,8 +244,8 @@ class GCSStore:
 
     def _unreachable(self, error: BaseException) -> StoreUnavailableError:
         return StoreUnavailableError(
-            f"No connection to {self._endpoint} for gs://{self._bucket}: {error}. Nothing was stored or read. "
-            "Check STORAGE_EMULATOR_HOST and the variables of the proxy; a proxy's own certificate goes "
+            f"No connection to {self._endpoint} for gs://{self._bucket}: {error}. Nothing was stored or "
+            "read. Check STORAGE_EMULATOR_HOST and the variables of the proxy; a proxy's own certificate goes "
             "into REQUESTS_CA_BUNDLE.",
             uri=f"gs://{self._bucket}",
         )
@@ -282,6 +282,7 @@ class GCSStore:
         """Try until it works, fails for good, or the time is up; the time holds for all together."""
         started = time.monotonic()
         tries = 0
+        before = ""
         with transport.time_limit(timeout_seconds):
             while True:
                 tries += 1
@@ -295,7 +296,7 @@ class GCSStore:
                     if seconds + wait >= timeout_seconds:
                         raise StoreUnavailableError(
                             f"Could not {verb} {uri}: {tries} tries in {seconds:.1f} s all failed, the last "
-                            f"with: {problem}. The next would be in {wait:.1f} s, and the limit is "
+                            f"with: {problem}{before}. The next would be in {wait:.1f} s, and the limit is "
                             f"{timeout_seconds:g} s ([gcs_xcom] timeout_seconds). Check that "
                             f"{self._endpoint} can be reached from here, then clear the task; at most an "
                             "object that nothing refers to is left.",
@@ -310,6 +311,8 @@ class GCSStore:
                         problem,
                         wait,
                     )
+                    # The last try may end with the time alone, which tells nothing about the cause.
+                    before = f" (and before that: {problem})"
                     time.sleep(wait)
 
 
