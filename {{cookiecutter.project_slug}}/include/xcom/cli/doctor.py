@@ -163,7 +163,10 @@ def _backend(project: Path) -> Iterator[Finding]:
         )
         setting = BACKEND
     # As Airflow does it: in a process of its own, which does not stand in the project's folder.
-    code = "from airflow.sdk.execution_time.xcom import XCom; print('\\n' + XCom.__module__ + '.' + XCom.__qualname__)"
+    code = (
+        "from airflow import settings; settings.prepare_syspath_for_config_and_plugins(); "
+        "from airflow.sdk.execution_time.xcom import XCom; print('\\n' + XCom.__module__ + '.' + XCom.__qualname__)"
+    )
     environment = {**os.environ, "AIRFLOW__CORE__XCOM_BACKEND": setting}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
