@@ -245,8 +245,8 @@ class GCSStore:
     def _unreachable(self, error: BaseException) -> StoreUnavailableError:
         return StoreUnavailableError(
             f"No connection to {self._endpoint} for gs://{self._bucket}: {error}. Nothing was stored or "
-            "read. Check STORAGE_EMULATOR_HOST and the variables of the proxy; a proxy's own certificate goes "
-            "into REQUESTS_CA_BUNDLE.",
+            "read. Check STORAGE_EMULATOR_HOST and the variables of the proxy; a proxy's own certificate "
+            "goes into REQUESTS_CA_BUNDLE.",
             uri=f"gs://{self._bucket}",
         )
 
