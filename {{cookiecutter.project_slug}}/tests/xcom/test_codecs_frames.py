@@ -434,7 +434,6 @@ POLARS = {
     "array": lambda: series([[1, 2], None], dtype=pl.Array(pl.Int8, 2)),
     "array-of-arrays": lambda: series([[[1, 2], [3, 4]], None], dtype=pl.Array(pl.Int8, (2, 2))),
     "struct": lambda: series([{"a": 1, "b": [None]}, None]),
-    "struct-without-fields": lambda: series([{}, None], dtype=pl.Struct([])),
     "nested-enum": lambda: series(
         [{"a": [{"b": "x"}]}], dtype=pl.Struct({"a": pl.List(pl.Struct({"b": pl.Enum(["x", "y"])}))})
     ),
@@ -474,6 +473,7 @@ if pl is not None:
 POLARS_REFUSED = {
     "object": (lambda: series([object()], dtype=pl.Object), "no open format"),
     "int128": (lambda: series([2**100], dtype=pl.Int128), r"Decimal\(38, 0\)"),
+    "struct-of-nothing": (lambda: series([{}, None], dtype=pl.Struct([])), "without fields"),
     "array-of-nothing": (lambda: series([[]], dtype=pl.Array(pl.Int8, 0)), "width 0"),
 }
 
@@ -727,7 +727,7 @@ def test_payload_within_the_limit_is_decoded(frame_format):
 @needs_pandas
 @pytest.mark.parametrize(
     "name",
-    ["int64", "string-of-pandas", "datetime-us-zoneinfo", "nullable-Int64", "index-str", "index-multi", "index-range",
+    ["int64", "string-of-pandas", "datetime-us-naive", "nullable-Int64", "index-str", "index-multi", "index-range",
      "category-ordered-unused", "columns-named", "attrs"],
 )  # fmt: skip
 def test_parquet_of_an_ordinary_frame_reads_as_that_frame_in_pandas(name):

@@ -146,11 +146,14 @@ def _restore(reader: FrameReader) -> Any:
         columns = {}
         for group in reader.groups():
             table = reader.read(group)
-            for position, name, column in zip(group, table.column_names, table.columns, strict=True):
+            names = table.column_names
+            # Not pl.Series(column): with lists of strings that ends the process in polars 1.35.
+            frame = pl.from_arrow(table.rename_columns(list(map(str, group))), rechunk=False)
+            del table
+            for position, name, series in zip(group, names, frame.get_columns(), strict=True):
                 dtype = _dtype(facts["dtypes"][position])
-                series = pl.Series(name, column)
-                columns[name] = series if series.dtype == dtype else _cast(series, dtype)
-            del table, column
+                columns[name] = (series if series.dtype == dtype else _cast(series, dtype)).rename(name)
+            del frame, series
         if facts["type"] == "polars.Series":
             return next(iter(columns.values())).rename(facts["name"])
         if not columns and facts["height"]:
@@ -202,6 +205,9 @@ def _describe(dtype: Any, path: str) -> Any:
         raise unsupported(path, "an Array of width 0 does not survive Arrow; drop the column")
     if name == "Array":
         return {name: [_describe(dtype.inner, path), dtype.size]}
+    if name == "Struct" and not dtype.fields:
+        # Before 2.0 polars itself makes {} of null when it takes rows of such a column.
+        raise unsupported(path, "a Struct without fields cannot be told from null; drop the column")
     if name == "Struct":
         return {name: [[field.name, _describe(field.dtype, path)] for field in dtype.fields]}
     if name in ("Int128", "UInt128"):
