@@ -102,6 +102,15 @@ def test_put_and_get_take_one_request_each(store: gcs.GCSStore, proxy: FaultProx
     assert proxy.connections == 1
 
 
+def test_request_outside_of_a_time_limit_works(
+    store: gcs.GCSStore, proxy: FaultProxy, gcs_server: Any
+) -> None:
+    """Commands for people ask for more than payloads do."""
+    response = store._request("GET", f"{proxy.url}/storage/v1/b/{gcs_server.bucket}", {})
+
+    assert response.json()["name"] == gcs_server.bucket
+
+
 def test_put_asks_the_server_to_refuse_what_it_must(store: gcs.GCSStore, proxy: FaultProxy) -> None:
     """Cloud Storage is told never to overwrite, and which checksum to expect."""
     store.put(NAME, [b"123456789"])

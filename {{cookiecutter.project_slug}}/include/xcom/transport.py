@@ -28,6 +28,7 @@ __all__ = ["TRANSIENT_STATUSES", "Transient", "open_pool", "reason", "remaining"
 # https://cloud.google.com/storage/docs/retry-strategy: what a client should try again.
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _CONNECT_SECONDS = 10.0
+_LONGEST_SECONDS = 86_400.0
 # A connection that is silent for this part of the limit is given up, so that a dead one (a NAT that
 # forgot it, a host that vanished) leaves time for others.
 _SILENT_PART = 1 / 3
@@ -76,7 +77,8 @@ def remaining() -> float:
     seconds = (_limit.get() or _UNLIMITED).deadline - time.monotonic()
     if seconds <= 0:
         raise Transient("the time is up")
-    return seconds
+    # Sockets refuse an infinite timeout.
+    return min(seconds, _LONGEST_SECONDS)
 
 
 def open_pool(url: str, connections: int) -> urllib3.PoolManager:
