@@ -26,14 +26,23 @@ COMBINATIONS: dict[str, dict[str, str]] = {
         "executor": "CeleryExecutor",
         "dataframe_library": "polars",
         "include_examples": "false",
+        "payload_viewer": "false",
     },
-    "3.2-local-polars-examples": {"runtime_version": "3.2-9", "dataframe_library": "polars"},
+    "3.2-local-polars-examples": {
+        "runtime_version": "3.2-9",
+        "dataframe_library": "polars",
+        "payload_viewer": "false",
+    },
     "3.2-celery-pandas-bare": {
         "runtime_version": "3.2-9",
         "executor": "CeleryExecutor",
         "include_examples": "false",
     },
-    "3.1-local-pandas-bare": {"runtime_version": "3.1-21", "include_examples": "false"},
+    "3.1-local-pandas-bare": {
+        "runtime_version": "3.1-21",
+        "include_examples": "false",
+        "payload_viewer": "false",
+    },
     "3.1-celery-polars-examples": {
         "runtime_version": "3.1-21",
         "executor": "CeleryExecutor",

@@ -68,7 +68,11 @@ EXAMPLES = [
     "dags/example_small_values.py",
     "include/flights.py",
     "tests/dags/test_example_dags.py",
+    "tests/test_flights.py",
 ]
+
+# payload_viewer
+VIEWER = ["plugins/payload_viewer.py"]
 
 # Git-ignored in a generated project: a colleague's clone has none of them.
 NOT_CLONED = [".env", "airflow_settings.yaml"]
@@ -80,4 +84,5 @@ VERBATIM_FOLDERS = ("include/xcom", "include/xcom_backend.py")
 def expected_files(answers: dict[str, str]) -> list[str]:
     """List the files that a project with these answers has."""
     with_examples = answers.get("include_examples", "true") == "true"
-    return sorted([*ALWAYS, *(EXAMPLES if with_examples else [])])
+    with_viewer = answers.get("payload_viewer", "true") == "true"
+    return sorted([*ALWAYS, *(EXAMPLES if with_examples else []), *(VIEWER if with_viewer else [])])

@@ -30,7 +30,9 @@ CHOICES = {
     "executor": ["LocalExecutor", "CeleryExecutor"],
     "dataframe_library": ["pandas", "polars"],
     "include_examples": ["true", "false"],
+    "payload_viewer": ["true", "false"],
 }
+SWITCHES = {"include_examples", "payload_viewer"}
 
 
 def test_combinations_cover_every_pair_of_answers() -> None:
@@ -53,7 +55,7 @@ def test_choices_here_are_those_of_the_template() -> None:
     template = json.loads((REPOSITORY / "cookiecutter.json").read_text())
 
     asked = {name: value for name, value in template.items() if isinstance(value, list)}
-    assert asked == {name: choices for name, choices in CHOICES.items() if name != "include_examples"}
+    assert asked == {name: choices for name, choices in CHOICES.items() if name not in SWITCHES}
 
 
 def test_files_are_exactly_those_listed(project: Path, combination: str) -> None:
