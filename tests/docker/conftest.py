@@ -1,0 +1,92 @@
+"""Two stacks of two projects, started once each, and reports of what their services said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from baking import bake
+from stack import Stack, report, running
+
+PROBES = Path(__file__).parent / "dags" / "stack_probes.py"
+
+# Failures show themselves in seconds, not in minutes.
+IMPATIENT = {
+    "AIRFLOW__GCS_XCOM__TIMEOUT_SECONDS": "5",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything in this folder, and run it last: the stacks take the machine for themselves."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in here:
+        item.add_marker("docker")
+    items[:] = [item for item in items if item not in here] + here
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Attach states and logs of the stacks to the report of a failed test."""
+    outcome = yield
+    if outcome.failed and outcome.when == "call":
+        for name in ("local_stack", "celery_stack"):
+            stack = getattr(item, "funcargs", {}).get(name)
+            if isinstance(stack, Stack):
+                outcome.sections.append((f"services of {name}", report(stack)))
+    return outcome
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """Skip where no container engine answers."""
+    if not shutil.which("docker"):
+        pytest.skip("no container engine: `docker` is not installed")
+    answer = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        reason = (answer.stderr.strip() or answer.stdout.strip()).splitlines()[-1]
+        pytest.skip(f"no container engine answers: {reason}")
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("`docker compose` is not installed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_this_shell() -> Iterator[None]:
+    """Compose prefers variables of the shell to those of .env."""
+    foreign = ("AIRFLOW", "XCOM_", "GCS_", "COMPOSE_", "POSTGRES_", "STORAGE_EMULATOR_HOST")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(foreign)]:
+            patch.delenv(name)
+        yield
+
+
+def project(template: Path, folder: Path, answers: dict[str, str]) -> Path:
+    """Bake a project and put the probes beside its Dags."""
+    baked = bake(template, folder / "out", answers)
+    assert baked.exit_code == 0, baked.said
+    shutil.copy(PROBES, baked.project / "dags")
+    return baked.project
+
+
+@pytest.fixture(scope="session")
+def local_stack(engine: None, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The default answers, started from what a colleague's clone has: no .env but the ports."""
+    folder = project(template, tmp_path_factory.mktemp("local"), {"project_slug": "stack-local"})
+    (folder / "airflow_settings.yaml").unlink()
+    with running(folder, IMPATIENT) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def celery_stack(engine: None, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """CeleryExecutor with two workers, and polars."""
+    answers = {"project_slug": "stack-celery", "executor": "CeleryExecutor", "dataframe_library": "polars"}
+    folder = project(template, tmp_path_factory.mktemp("celery"), answers)
+    with running(folder, IMPATIENT, scale="worker=2") as stack:
+        yield stack
