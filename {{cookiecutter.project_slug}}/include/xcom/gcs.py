@@ -15,8 +15,9 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import urllib3
 
@@ -29,7 +30,7 @@ from include.xcom.errors import (
     PayloadMissingError,
     StoreUnavailableError,
 )
-from include.xcom.stores import Checksum, Stored, checksum
+from include.xcom.stores import PAGE_OBJECTS, Checksum, Listed, Page, Parts, Stored, checksum
 from include.xcom.transport import Transient
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class GCSStore:
             raise self._unreachable(error) from error
         self._tokens = None if emulator else Tokens(self._pool, settings.conn_id)
 
-    def put(self, name: str, parts: list[Buffer]) -> Stored:
+    def put(self, name: str, parts: Parts) -> Stored:
         """Write one object that must not exist yet, in a single request.
 
         ``ifGenerationMatch=0`` makes the server refuse to overwrite. When a try that was repeated is
@@ -172,6 +173,42 @@ class GCSStore:
         seconds = min(self._timeout_seconds, _DELETE_SECONDS)
         name = self._name(uri)
         return self._retrying(lambda: self._delete(name, generation), uri, "delete", seconds)
+
+    def list(self, prefix: str, start: str = "") -> Iterator[Page]:
+        """Ask for a page of metadata in each request."""
+        uri = f"gs://{self._bucket}/{prefix}"
+        query = {
+            "prefix": prefix,
+            "maxResults": str(PAGE_OBJECTS),
+            "fields": "nextPageToken,items(name,size,generation,timeCreated)",
+            **({"startOffset": start} if start else {}),
+        }
+
+        def once() -> dict[str, Any]:
+            url = f"{self._endpoint}/storage/v1/b/{self._bucket}/o?{urlencode(query)}"
+            response = self._request("GET", url, {})
+            # Where nothing is listed the bucket is missing, not an object: the words are those of "create".
+            self._check(response, uri, "create" if response.status == 404 else "list")
+            try:
+                return dict(json.loads(response.data))
+            except (ValueError, TypeError) as error:
+                raise Transient("the server's answer is no list of objects") from error
+
+        while True:
+            answer = self._retrying(once, uri, "list", self._timeout_seconds)
+            yield [
+                Listed(
+                    f"gs://{self._bucket}/{item['name']}",
+                    item["name"],
+                    str(item["generation"]),
+                    int(item["size"]),
+                    _seconds(item["timeCreated"]),
+                )
+                for item in answer.get("items", [])
+            ]
+            if not answer.get("nextPageToken"):
+                return
+            query["pageToken"] = answer["nextPageToken"]
 
     def _delete(self, name: str, generation: str) -> bool:
         # fake-gcs-server ignores ifGenerationMatch here, and so would delete a newer object;
@@ -364,6 +401,13 @@ def _parse(data: bytes) -> dict[str, Any]:
     except (ValueError, AttributeError):
         pass
     raise Transient("the server's answer is not an object resource")
+
+
+def _seconds(text: str) -> float:
+    """Read a time as RFC 3339 has it; Python 3.10 takes neither "Z" nor nanoseconds."""
+    zone = text[-6:]
+    is_offset = zone[0] in "+-" and zone[3] == ":"
+    return datetime.fromisoformat(text[:19] + (zone if is_offset else "+00:00")).timestamp()
 
 
 def _as_base64(crc32c: str) -> str:

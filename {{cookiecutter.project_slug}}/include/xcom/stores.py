@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from io import FileIO
@@ -33,10 +33,22 @@ from include.xcom.settings import Settings, load_settings
 if TYPE_CHECKING:
     from include.xcom.reference import PayloadReference
 
-__all__ = ["Checksum", "DirectoryStore", "Store", "Stored", "checksum", "own_store", "store_of"]
+__all__ = [
+    "PAGE_OBJECTS",
+    "Checksum",
+    "DirectoryStore",
+    "Listed",
+    "Store",
+    "Stored",
+    "checksum",
+    "own_store",
+    "store_of",
+]
 
 log = logging.getLogger(__name__)
 
+PAGE_OBJECTS = 1000
+"""In a page of a list: the most that GCS gives at once."""
 _CHUNK_BYTES = 1024 * 1024
 _FOLDER_TRIES = 100
 
@@ -58,10 +70,31 @@ class Stored:
     crc32c: str
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What a store says of one object when it lists many.
+
+    Attributes:
+        name: Within the bucket or directory.
+        created: Seconds since 1970; a directory gives the time of the last change.
+    """
+
+    uri: str
+    name: str
+    generation: str
+    size: int
+    created: float
+
+
+# A class with a method `list` cannot name the built-in type in its annotations.
+Parts = list[Buffer]
+Page = list[Listed]
+
+
 class Store(Protocol):
     """What the backend asks of a place for payloads."""
 
-    def put(self, name: str, parts: list[Buffer]) -> Stored:
+    def put(self, name: str, parts: Parts) -> Stored:
         """Write one object that must not exist yet; it appears whole or not at all.
 
         Raises:
@@ -89,6 +122,19 @@ class Store(Protocol):
 
     def delete(self, uri: str, generation: str) -> bool:
         """Delete exactly that generation; return False if it was gone already.
+
+        Raises:
+            StoreUnavailableError: The store did not allow it or did not answer.
+        """
+
+    def list(self, prefix: str, start: str = "") -> Iterator[Page]:
+        """Yield the objects whose names begin with ``prefix``, in the order of their names, by pages.
+
+        Holds one page at a time. Objects that are written or deleted meanwhile may be in it or not.
+
+        Args:
+            prefix: ``""``, or a folder with a slash at its end.
+            start: The first name to give, should it exist.
 
         Raises:
             StoreUnavailableError: The store did not allow it or did not answer.
@@ -212,7 +258,7 @@ class DirectoryStore:
             )
         _warn_if_distributed(root)
 
-    def put(self, name: str, parts: list[Buffer]) -> Stored:
+    def put(self, name: str, parts: Parts) -> Stored:
         """Write to a temporary file beside the final one, then link it under its name."""
         uri = f"{self._root}/{name}"
         path = self._resolve(uri)
@@ -322,6 +368,40 @@ class DirectoryStore:
             except OSError:
                 break  # Not empty, or somebody is writing into it.
         return True
+
+    def list(self, prefix: str, start: str = "") -> Iterator[Page]:
+        """Walk the folders; links are neither followed nor listed."""
+        page = []
+        for name, status in self._files(prefix, start):
+            page.append(Listed(f"{self._root}/{name}", name, "0", status.st_size, status.st_mtime))
+            if len(page) == PAGE_OBJECTS:
+                yield page
+                page = []
+        yield page
+
+    def _files(self, folder: str, start: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Walk in the order of the whole names, as a bucket lists."""
+        try:
+            with os.scandir(self._path / folder) as entries:
+                found = sorted(
+                    f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+                    for entry in entries
+                    if not entry.is_symlink()
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return  # Nothing was stored there yet, or the last file of it was deleted meanwhile.
+        except OSError as error:
+            raise _unavailable(error, f"{self._root}/{folder}", "listed") from error
+        for entry in found:
+            name = f"{folder}{entry}"
+            if entry.endswith("/"):
+                if name >= start or start.startswith(name):
+                    yield from self._files(name, start)
+            elif name >= start:
+                try:
+                    yield name, (self._path / name).lstat()
+                except FileNotFoundError:
+                    continue
 
     def _resolve(self, uri: str) -> Path:
         name = uri.removeprefix(f"{self._root}/")

@@ -143,10 +143,11 @@ class AirflowAPI:
         return value
 
     def knows_dag(self, dag_id: str) -> bool:
-        """Tell whether Airflow has a Dag of this id, paused or stale ones included."""
+        """Tell whether Airflow has a Dag of this id, or rows of one whose file is gone."""
         if dag_id == "~":
             raise AirflowAPIError("the API takes ~ for all Dags")
-        return self._get(f"/dags/{_quoted(dag_id)}", words="was not found") is not MISSING
+        path = f"/dags/{_quoted(dag_id)}"
+        return self._get(path, words="was not found") is not MISSING or self.count_rows(dag_id, "~") > 0
 
     def _get(self, path: str, *, words: str = "", **query: Any) -> Any:
         """Ask for JSON; ``MISSING`` for a 404 whose detail has ``words``."""
@@ -166,7 +167,7 @@ class AirflowAPI:
             401: "the token is not accepted: renew AIRFLOW_API_TOKEN, or set AIRFLOW_API_USERNAME and _PASSWORD",
             403: "this user may not read it: grant read access to XComs of that Dag",
             404: f"check that {self.url} is Airflow's API server (AIRFLOW_API_URL)",
-        }.get(response.status, "look at the log of the API server")
+        }.get(401 if "token" in detail.lower() else response.status, "look at the log of the API server")
         raise AirflowAPIError(f"GET {url}: {said}; {advice}")
 
     def _request(self, method: str, url: str) -> urllib3.BaseHTTPResponse:

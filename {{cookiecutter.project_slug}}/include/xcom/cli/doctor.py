@@ -458,7 +458,6 @@ def _bucket(settings: Settings) -> Iterator[Finding]:
 
 def _access() -> Iterator[Finding]:
     """Create, list, read and delete one object below the prefix."""
-    from include.xcom.cli.objects import pages
     from include.xcom.stores import own_store
 
     settings = load_settings()
@@ -484,7 +483,7 @@ def _access() -> Iterator[Finding]:
         stored = store.put(name, [body])
         done.append(step)
         step = "list"
-        if not any(one.name == name for page in pages(store, f"{folder}/", name) for one in page):
+        if not any(one.name == name for page in store.list(f"{folder}/", name) for one in page):
             yield Finding("problem", "access", f"{stored.uri} was written, and is not listed", grant)
         done.append(step)
         step = "read"
@@ -509,7 +508,6 @@ def _access() -> Iterator[Finding]:
 
 def _prefix(settings: Settings, api_url: str | None, api_user: str | None) -> Iterator[Finding]:
     from include.xcom.cli.api import AirflowAPI, AirflowAPIError, Login
-    from include.xcom.cli.objects import pages
     from include.xcom.stores import own_store
 
     store = own_store()
@@ -518,7 +516,7 @@ def _prefix(settings: Settings, api_url: str | None, api_user: str | None) -> It
     dags: list[str] = []
     # One page for each Dag: the next begins behind the last name that this Dag can have.
     while len(dags) < _DAGS_AT_MOST:
-        first = next(iter(next(pages(store, prefix, start), [])), None)
+        first = next(iter(next(store.list(prefix, start), [])), None)
         if first is None:
             break
         folder = first.name.removeprefix(prefix).partition("/")[0]

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from include.xcom.cli.api import MISSING, AirflowAPI, AirflowAPIError
-from include.xcom.cli.objects import Listed, fetch, pages
+from include.xcom.cli.objects import fetch
 from include.xcom.cli.preview import preview
 from include.xcom.cli.tables import age, size, table
 from include.xcom.errors import PayloadCorruptError, ReferenceNotAllowedError
 from include.xcom.reference import Coordinates, PayloadReference, coordinates_of, segment
 from include.xcom.settings import load_settings
-from include.xcom.stores import Stored, own_store, store_of
+from include.xcom.stores import Listed, Stored, own_store, store_of
 
 __all__ = ["find_payload", "list_payloads", "show_payload", "uri_or_coordinates"]
 
@@ -131,7 +131,7 @@ def _list_runs(dag_id: str, *, is_json: bool) -> Iterator[str]:
 def _objects_of(dag_id: str, run_id: str | None) -> Iterator[Listed]:
     parts = [load_settings().prefix, segment(dag_id), *([] if run_id is None else [segment(run_id)])]
     folder = "/".join(part for part in parts if part) + "/"
-    for page in pages(own_store(), folder):
+    for page in own_store().list(folder):
         yield from page
 
 

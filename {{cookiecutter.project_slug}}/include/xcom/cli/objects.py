@@ -1,141 +1,24 @@
-"""Objects of a store: listed in the order of their names, and streamed to files."""
+"""Payloads streamed to files, without ever being whole in memory."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
-from include.xcom.errors import PayloadCorruptError, StoreUnavailableError
+from include.xcom.errors import PayloadCorruptError
 from include.xcom.stores import Checksum, DirectoryStore, Store, Stored
 from include.xcom.transport import Transient
 
 if TYPE_CHECKING:
     from include.xcom.gcs import GCSStore
 
-__all__ = ["Listed", "fetch", "pages"]
+__all__ = ["fetch"]
 
 _CHUNK_BYTES = 1024 * 1024
 _FETCH_SECONDS = 3600.0
-PAGE_OBJECTS = 1000
-"""The most that GCS gives at once."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """What a store says of one object when it lists many.
-
-    Attributes:
-        name: Within the bucket or directory.
-        created: Seconds since 1970; a directory gives the time of the last change.
-    """
-
-    uri: str
-    name: str
-    generation: str
-    size: int
-    created: float
-
-
-def pages(store: Store, prefix: str, start: str = "") -> Iterator[list[Listed]]:
-    """Yield all objects whose names begin with ``prefix``, in the order of their names, a page at a time.
-
-    Args:
-        store: Holds one page in memory; a directory, also the names of the folders on the way.
-        prefix: ``""``, or a folder with a slash at its end.
-        start: The first name to give, should it exist.
-
-    Raises:
-        StoreUnavailableError: The store did not allow it or did not answer.
-    """
-    if isinstance(store, DirectoryStore):
-        yield from _directory_pages(store, prefix, start)
-    else:
-        yield from _gcs_pages(cast("GCSStore", store), prefix, start)
-
-
-def _gcs_pages(store: GCSStore, prefix: str, start: str) -> Iterator[list[Listed]]:
-    bucket = store._bucket
-    query = {"prefix": prefix, "maxResults": str(PAGE_OBJECTS)}
-    query["fields"] = "nextPageToken,items(name,size,generation,timeCreated)"
-    if start:
-        query["startOffset"] = start
-    uri = f"gs://{bucket}/{prefix}"
-
-    def once() -> dict[str, Any]:
-        response = store._request("GET", f"{store._endpoint}/storage/v1/b/{bucket}/o?{urlencode(query)}", {})
-        # A bucket that does not exist is no missing payload: "create" gives the words for it.
-        store._check(response, uri, "create" if response.status == 404 else "list")
-        try:
-            return dict(json.loads(response.data))
-        except (ValueError, TypeError):
-            raise Transient("the server's answer is no list of objects") from None
-
-    while True:
-        answer = store._retrying(once, uri, "list", store._timeout_seconds)
-        listed = [
-            Listed(
-                f"gs://{bucket}/{item['name']}",
-                item["name"],
-                str(item["generation"]),
-                int(item["size"]),
-                _seconds(item["timeCreated"]),
-            )
-            for item in answer.get("items", [])
-        ]
-        # fake-gcs-server knows no startOffset on some pages; for GCS these conditions change nothing.
-        yield [one for one in listed if one.name >= start and one.name.startswith(prefix)]
-        if not answer.get("nextPageToken"):
-            return
-        query["pageToken"] = answer["nextPageToken"]
-
-
-def _directory_pages(store: DirectoryStore, prefix: str, start: str) -> Iterator[list[Listed]]:
-    page = []
-    for name, status in _files(store._path, prefix, start):
-        page.append(Listed(f"{store._root}/{name}", name, "0", status.st_size, status.st_mtime))
-        if len(page) == PAGE_OBJECTS:
-            yield page
-            page = []
-    yield page
-
-
-def _files(root: Path, folder: str, start: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Walk in the order of the whole names, as a bucket lists; links are neither followed nor given."""
-    try:
-        with os.scandir(root / folder) as entries:
-            found = sorted(
-                f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
-                for entry in entries
-                if not entry.is_symlink()
-            )
-    except FileNotFoundError:
-        return  # Nothing was stored there yet, or its last file was deleted meanwhile.
-    except OSError as error:
-        raise StoreUnavailableError(f"{root / folder} could not be listed: {error}") from error
-    for entry_name in found:
-        name = f"{folder}{entry_name}"
-        if entry_name.endswith("/"):
-            if name >= start or start.startswith(name):
-                yield from _files(root, name, start)
-        elif name >= start:
-            try:
-                yield name, (root / name).lstat()
-            except FileNotFoundError:
-                continue
-
-
-def _seconds(text: str) -> float:
-    # RFC 3339; Python 3.10 reads neither "Z" nor fractions of nanoseconds.
-    whole, zone = text[:19], text[-6:]
-    has_offset = zone[0] in "+-" and zone[3] == ":"
-    return datetime.fromisoformat(whole + (zone if has_offset else "+00:00")).timestamp()
 
 
 def fetch(store: Store, stored: Stored, target: Path, *, is_replacing: bool = False) -> None:
