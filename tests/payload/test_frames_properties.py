@@ -30,7 +30,7 @@ from include.xcom.codecs.pyarrow import ArrowCodec  # noqa: E402
 from include.xcom.errors import UnsupportedTypeError  # noqa: E402
 
 QUICK = settings(
-    max_examples=150,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

@@ -265,7 +265,7 @@ def _pandas_metadata(value: Any, facts: Spec, names: list[str]) -> dict[bytes, b
         described = json.loads(pa.Schema.from_pandas(head).metadata[b"pandas"])
         for column in described["columns"]:
             pd.api.types.pandas_dtype(column["numpy_type"])
-    except (pa.ArrowException, ValueError, TypeError):
+    except (pa.ArrowException, ValueError, TypeError, NotImplementedError):
         return {}  # pandas could write this frame, and not read it
     for column, spec in zip(described["columns"], facts["arrays"], strict=False):
         if spec["k"] == "objects":  # which no one can tell from a frame without rows
