@@ -1,0 +1,120 @@
+"""Small charts: SVG without styles of its own, and a picture for heat maps. Only numbers go in."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from typing import Any
+
+from markupsafe import Markup
+
+__all__ = ["bar", "heat", "histogram", "line", "scale"]
+
+# Viridis at equal steps (matplotlib's, CC0): even to the eye, also without colours.
+_STOPS = (
+    (68, 1, 84), (72, 40, 120), (62, 73, 137), (49, 104, 142), (38, 130, 142),
+    (31, 158, 137), (53, 183, 121), (110, 206, 88), (181, 222, 43), (253, 231, 37),
+)  # fmt: skip
+_MISSING = (160, 160, 168)
+
+
+def histogram(counts: list[int], *, is_large: bool = False) -> Markup:
+    """Draw bars; the highest fills the height."""
+    width, height = (480, 120) if is_large else (96, 28)
+    top = max([*(int(count) for count in counts), 1])
+    step = width / max(len(counts), 1)
+    bars = []
+    for place, count in enumerate(counts):
+        # A bin that holds anything can be seen.
+        tall = max(height * int(count) / top, 1.0) if count else 0
+        bars.append(
+            f'<rect x="{place * step:.2f}" y="{height - tall:.2f}" width="{max(step - 0.8, 0.5):.2f}" '
+            f'height="{tall:.2f}"/>'
+        )
+    size = "chart large" if is_large else "chart"
+    return Markup(
+        f'<svg class="{size}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'preserveAspectRatio="none" role="img" aria-label="Histogram of {len(counts)} bins">{"".join(bars)}'
+        "</svg>"
+    )
+
+
+def bar(part: int, whole: int) -> Markup:
+    """Draw a share as a bar."""
+    width = 120 * int(part) / whole if whole else 0
+    return Markup(
+        '<svg class="bar" viewBox="0 0 120 8" width="120" height="8" preserveAspectRatio="none" '
+        'aria-hidden="true"><rect class="track" width="120" height="8" rx="2"/>'
+        f'<rect width="{max(width, 1.5 if part else 0):.2f}" height="8" rx="2"/></svg>'
+    )
+
+
+def line(values: list[float | None]) -> Markup:
+    """Draw values in their order; what is missing leaves a gap."""
+    present = [float(value) for value in values if value is not None]
+    if len(present) < 2:
+        return Markup("")
+    low, high = min(present), max(present)
+    span = (high - low) or 1.0
+    path, is_down = [], False
+    for place, value in enumerate(values):
+        if value is None:
+            is_down = False
+            continue
+        x = 480 * place / max(len(values) - 1, 1)
+        y = 116 - 112 * ((float(value) - low) / span)
+        path.append(f"{'L' if is_down else 'M'}{x:.1f} {y:.1f}")
+        is_down = True
+    return Markup(
+        '<svg class="chart large" viewBox="0 0 480 120" width="480" height="120" preserveAspectRatio="none" '
+        f'role="img" aria-label="Values in their order"><path d="{"".join(path)}"/></svg>'
+    )
+
+
+def heat(shown: dict[str, Any]) -> Markup:
+    """Draw a heat map as a picture of one pixel per cell, enlarged by the browser."""
+    rows, columns = int(shown["rows"]), int(shown["columns"])
+    levels = bytes.fromhex(shown["levels"])
+    if rows * columns != len(levels) or not levels:
+        return Markup("")
+    lines = b"".join(b"\0" + levels[row * columns : (row + 1) * columns] for row in range(rows))
+    picture = (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0))
+        + _chunk(b"PLTE", b"".join(bytes(_colour(level)) for level in range(256)))
+        + _chunk(b"IDAT", zlib.compress(lines, 9))
+        + _chunk(b"IEND", b"")
+    )
+    # Cells are enlarged by whole pixels, up to a size that fits beside text.
+    times = max(1, min(480 // columns, 320 // rows, 24))
+    data = base64.b64encode(picture).decode()
+    return Markup(
+        f'<img class="heat" src="data:image/png;base64,{data}" width="{columns * times}" '
+        f'height="{rows * times}" alt="Heat map of {rows} rows and {columns} columns">'
+    )
+
+
+def scale() -> Markup:
+    """Draw the colours of a heat map, low to high."""
+    stops = "".join(
+        f'<stop offset="{100 * place / (len(_STOPS) - 1):.0f}%" stop-color="rgb{colour}"/>'
+        for place, colour in enumerate(_STOPS)
+    )
+    return Markup(
+        '<svg class="scale" viewBox="0 0 120 8" width="120" height="8" aria-hidden="true"><defs>'
+        f'<linearGradient id="heat">{stops}</linearGradient></defs>'
+        '<rect width="120" height="8" rx="2" fill="url(#heat)"/></svg>'
+    )
+
+
+def _colour(level: int) -> tuple[int, ...]:
+    if not level:
+        return _MISSING
+    at = (level - 1) / 254 * (len(_STOPS) - 1)
+    low = min(int(at), len(_STOPS) - 2)
+    return tuple(round(a + (b - a) * (at - low)) for a, b in zip(_STOPS[low], _STOPS[low + 1], strict=True))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
