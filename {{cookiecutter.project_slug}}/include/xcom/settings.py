@@ -120,7 +120,14 @@ def load_settings() -> Settings:
 def _bucket_variable() -> str:
     from airflow.sdk import Variable
 
-    return str(Variable.get(BUCKET_VARIABLE, default="") or "").strip()
+    try:
+        text = Variable.get(BUCKET_VARIABLE, default="")
+    except ImportError:
+        # Airflow 3.0 outside of a task: nobody there to ask. Drop when Airflow >= 3.1.
+        from airflow.models import Variable as StoredVariable
+
+        text = StoredVariable.get(BUCKET_VARIABLE, default_var="")
+    return str(text or "").strip()
 
 
 def _whole_number(text: str) -> int:
