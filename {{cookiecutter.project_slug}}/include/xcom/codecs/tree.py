@@ -375,6 +375,7 @@ _HINTS = {
     "builtins.memoryview": "return bytes(...) of it",
     "builtins.function": "return the function's result",
     "pathlib.PosixPath": "return str(path); the file itself stays on the worker that wrote it",
+    "pathlib._local.PosixPath": "return str(path); the file itself stays on the worker that wrote it",  # 3.13
     "pandas.core.groupby.generic.DataFrameGroupBy": "return the aggregated DataFrame",
     "polars.lazyframe.frame.LazyFrame": "return .collect() of it",
 }
