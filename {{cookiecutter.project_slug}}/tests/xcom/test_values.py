@@ -56,9 +56,14 @@ def test_small_plain_value_stays_as_airflow_writes_it(value: Any, payload_folder
     """Nothing is stored, and the row is what it would be without the backend."""
     from airflow.sdk.bases.xcom import BaseXCom
 
+    try:
+        as_airflow = BaseXCom.serialize_value(value)
+    except TypeError:
+        pytest.skip("the serialisers of this Airflow do not know the type yet")
+
     row = payloads.store(value, HERE)
 
-    assert row == BaseXCom.serialize_value(value)
+    assert row == as_airflow
     assert list(payload_folder.rglob("*.*")) == []
 
 
