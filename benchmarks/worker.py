@@ -1,0 +1,245 @@
+"""Processes that measure one candidate each, made as Airflow makes those of tasks.
+
+Airflow's supervisor, which has imported Airflow itself, forks a process for each task. So does this:
+for a line of JSON on standard input it forks a worker, which takes commands from a socket and
+answers them, one JSON object a line::
+
+    {"name": "ours", "socket": "/path", "environment": {...}}        standard input
+    {"do": "fresh", "kind": "records", "size": 0.2}                  the socket
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from candidates import CANDIDATES, Opened
+from values import make
+
+_SMALL = {"records": 0.2, "tree": 0.2, "frame": 0.002, "array": 0.2, "bytes": 0.2, "bundle": 0.2}
+
+
+class Worker:
+    """Holds a value between commands."""
+
+    def __init__(self, name: str) -> None:
+        self.candidate = CANDIDATES[name]
+        self.opened: Opened | None = None
+        self.value: Any = None
+        self.rows: list[Any] = []
+
+    @property
+    def way(self) -> Opened:
+        if self.opened is None:
+            self.opened = self.candidate.open()
+        return self.opened
+
+    def make(self, kind: str, size: float) -> dict[str, Any]:
+        """Make a value, and store and read a small one of its kind, which imports what it needs."""
+        assert same(self.way.load(self.way.store(small := make(kind, _SMALL[kind]))), small)
+        self.value = make(kind, size)
+        tidy()
+        return {}
+
+    def once(self) -> dict[str, Any]:
+        """Store and read the value."""
+        stored = timed(lambda: self.way.store(self.value))
+        loaded = timed(lambda: self.way.load(stored["result"]))
+        assert same(loaded.pop("result"), self.value), "another value came back"
+        return {"store": stored, "load": loaded, "row": stored.pop("result")}
+
+    def store(self) -> dict[str, Any]:
+        """Store the value, no more."""
+        return {"row": self.way.store(self.value)}
+
+    def load(self, row: Any) -> dict[str, Any]:
+        """Read a value, no more."""
+        self.way.load(row)
+        return {}
+
+    def warm(self, times: int) -> dict[str, Any]:
+        """Store and read the value again and again."""
+
+        def repeat() -> None:
+            for _ in range(times):
+                self.way.load(self.way.store(self.value))
+
+        done = timed(repeat)
+        return {name: done[name] / times for name in ("cpu", "wall")}
+
+    def fresh(self, kind: str, size: float) -> dict[str, Any]:
+        """Store and read in a process that has imported no more than any task has."""
+        self.value = make(kind, size)
+        tidy()
+        opened = timed(self.candidate.open)
+        self.opened = opened.pop("result")
+        return {"import": opened, **self.once()}
+
+    def store_peak(self) -> dict[str, Any]:
+        """Tell what storing the value needs beyond it."""
+        tidy()
+        return {"peak": peak(lambda: self.rows.append(self.way.store(self.value))), "row": self.rows.pop()}
+
+    def load_peak(self, kind: str, row: Any) -> dict[str, Any]:
+        """Tell what reading needs, and how much of it the value keeps."""
+        small = make(kind, _SMALL[kind])
+        assert same(self.way.load(self.way.store(small)), small)
+        tidy()
+        before = _kilobytes("VmRSS") if sys.platform == "linux" else 0
+        highest = peak(lambda: self.rows.append(self.way.load(row)))
+        tidy()
+        kept = (_kilobytes("VmRSS") - before) * 1024 if sys.platform == "linux" else 0
+        return {"peak": highest, "kept": kept}
+
+    def store_many(self, kind: str, size: float, count: int) -> dict[str, Any]:
+        """Store a value several times, as mapped tasks would."""
+        self.value = make(kind, size)
+        self.rows = [self.way.store(self.value) for _ in range(count)]
+        return {}
+
+    def fan_in(self, how: str) -> dict[str, Any]:
+        """Read all that mapped tasks have stored, through Airflow's own methods."""
+        read = fan_in_of(self.candidate.backend, self.rows, how)
+        done = timed(lambda: list(read()))
+        values = done.pop("result")
+        assert len(values) == len(self.rows)
+        assert all(same(value, self.value) for value in values)
+        return done
+
+
+def fan_in_of(backend: str, rows: list[Any], how: str) -> Callable[[], Iterator[Any]]:
+    """Return what reads the rows: ``XCom.get_all``, or what a task does with a lazy sequence."""
+    if not backend:
+        import floor
+
+        return lambda: iter(floor.load_many(rows))
+    from types import SimpleNamespace
+
+    from airflow.sdk.execution_time import comms, task_runner, xcom
+    from airflow.sdk.execution_time.lazy_sequence import LazyXComSequence
+
+    xcom.XCom = xcom.resolve_xcom_backend()
+
+    class Supervisor:
+        """Answers as the API server does, and at once."""
+
+        def send(self, message: Any) -> Any:
+            kind = type(message).__name__
+            if kind == "GetXComSequenceSlice":
+                return comms.XComSequenceSliceResult(root=rows)
+            if kind == "GetXComCount":
+                return comms.XComCountResponse(len=len(rows))
+            if message.offset >= len(rows):
+                return comms.ErrorResponse()
+            return comms.XComSequenceIndexResult(root=rows[message.offset])
+
+    task_runner.SUPERVISOR_COMMS = Supervisor()
+    ids = {"dag_id": "sales", "task_id": "extract", "run_id": "manual"}
+    if how == "get_all":
+        return lambda: xcom.XCom.get_all(key="return_value", **ids)
+    operator = SimpleNamespace(dag_id="sales", task_id="extract")
+    values: Any = LazyXComSequence(
+        xcom_arg=SimpleNamespace(key="return_value", operator=operator), ti=SimpleNamespace(run_id="manual")
+    )
+    if backend.startswith("include."):
+        from include.xcom import load_all
+
+        return lambda: load_all(values)
+    return lambda: iter(values)
+
+
+def timed(work: Callable[[], Any]) -> dict[str, Any]:
+    """Run; return the result, CPU seconds of all threads, user and system, and wall seconds."""
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    result = work()
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return {"cpu": cpu, "wall": wall, "result": result}
+
+
+def peak(work: Callable[[], Any]) -> int:
+    """Return by how many bytes the process grew at most while it ran."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # Linux forgets the highest mark.
+        before = _kilobytes("VmRSS")
+    except OSError:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work()
+    try:
+        after = _kilobytes("VmHWM")
+    except OSError:
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (after - before) * 1024
+
+
+def _kilobytes(name: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(f"{name}:"))
+
+
+def tidy() -> None:
+    """Give back memory that is free, so that it cannot be used again unseen."""
+    gc.collect()
+    if pyarrow := sys.modules.get("pyarrow"):
+        pyarrow.default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Compare; kinds that not every candidate brings back are compared by their contents."""
+    if hasattr(other, "dtypes"):
+        # Microseconds become strings for some, and numbers for others: that is their loss.
+        return bool((one["id"].to_numpy() == other["id"].to_numpy()).all())
+    if hasattr(other, "nbytes"):
+        return bool((one == other).all())
+    if isinstance(other, dict):
+        return all(same(one[name], part) for name, part in other.items())
+    return bool(one == other)
+
+
+def serve(name: str, path: str) -> None:
+    """Do what the other end of a socket says, until it closes."""
+    with socket.socket(socket.AF_UNIX) as end:
+        end.connect(path)
+        worker = Worker(name)
+        with end.makefile("r") as commands, end.makefile("w") as answers:
+            for line in commands:
+                command = json.loads(line)
+                print(json.dumps(getattr(worker, command.pop("do"))(**command)), file=answers, flush=True)
+
+
+def main() -> None:
+    """Fork a worker for each line of standard input."""
+    # What the supervisor has imported when it forks a task. The backend belongs to it as well; here
+    # the default one does, so that importing a candidate can be measured.
+    import airflow.sdk.execution_time.supervisor
+    import airflow.sdk.execution_time.task_runner  # noqa: F401
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        order = json.loads(line)
+        if os.fork():
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.environ.update(order["environment"])
+        try:
+            serve(order["name"], order["socket"])
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
