@@ -21,7 +21,7 @@ class Deferred(BaseOperator):
 
     def execute(self, context: Any) -> None:
         trigger = ReadingTrigger(self.dag_id, context["run_id"])
-        self.defer(trigger=trigger, method_name="complete", timeout=datetime.timedelta(seconds=120))
+        self.defer(trigger=trigger, method_name="complete", timeout=datetime.timedelta(seconds=600))
 
     def complete(self, context: Any, event: dict[str, Any]) -> Any:
         return {**event, "ballast": (b"z" * 100_000,)}
