@@ -62,18 +62,19 @@ class Supervisor:
 
     def answer(self, msg: Any) -> Any:
         kind = type(msg).__name__
+        index = -1 if getattr(msg, "map_index", None) is None else msg.map_index
         if kind == "SetXCom":
-            self.rows[msg.map_index] = json.dumps(msg.value)
+            self.rows[index] = json.dumps(msg.value)
             return None
         if kind == "GetXCom":
-            row = self.rows.get(-1 if msg.map_index is None else msg.map_index)
+            row = self.rows.get(index)
             return comms.XComResult(key=msg.key, value=row and json.loads(row))
         if kind == "GetXComSequenceSlice":
             return comms.XComSequenceSliceResult(
                 root=[json.loads(self.rows[index]) for index in sorted(self.rows)]
             )
         if kind == "DeleteXCom":
-            del self.rows[msg.map_index]
+            del self.rows[index]
             return None
         if kind == "GetVariable":
             return comms.VariableResult(key=msg.key, value=self.variables[msg.key])
