@@ -124,7 +124,9 @@ class Bench:
         rounds = 1 if self.is_quick else 3
         results: dict[str, Any] = {}
         for size in sizes:
-            names = [name for name in _taking("records") if size <= PEERS_UP_TO_MB or name in ("ours", "floor")]
+            names = [
+                name for name in _taking("records") if size <= PEERS_UP_TO_MB or name in ("ours", "floor")
+            ]
             found: dict[str, list[Any]] = {name: [] for name in names}
             with self.workers(*names) as (url, workers):
                 for turn in range(rounds):
@@ -288,7 +290,9 @@ def _machine() -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Measure, and write or print what was found."""
     parser = argparse.ArgumentParser(prog="bench.py", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds; prints, and writes nothing to docs/")
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds; prints, and writes nothing to docs/"
+    )
     parser.add_argument("--only", action="append", choices=list(MEASURES), metavar="NAME",
                         help=f"measure this alone, and only print: {', '.join(MEASURES)}")  # fmt: skip
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE",
