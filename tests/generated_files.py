@@ -95,7 +95,7 @@ EXAMPLES = [
 ]
 
 # payload_viewer
-VIEWER = ["plugins/payload_viewer.py"]
+VIEWER = ["plugins/payload_viewer.py", "tests/xcom/test_viewer.py"]
 
 # Git-ignored in a generated project: a colleague's clone has none of them.
 NOT_CLONED = [".env", "airflow_settings.yaml"]

@@ -72,7 +72,7 @@ def kind_of(codec: str, file: PipedFile) -> str:
 
 def _one(kind: str, file: PipedFile, question: dict[str, Any]) -> dict[str, Any]:
     if kind == "frame":
-        sys.meta_path.insert(0, _WithoutPandas())
+        _hide_pandas()
         import pyarrow.compute
         import pyarrow.parquet  # noqa: F401 - before the limit of memory: a library is no payload
 
@@ -141,8 +141,12 @@ def members(file: PipedFile) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _hide_pandas() -> None:
+    """Hide pandas from pyarrow, which would import it to see whether a list belongs to it: 0.5 s."""
+    sys.meta_path.insert(0, _WithoutPandas())
+
+
 class _WithoutPandas:
-    """Hides pandas from pyarrow, which would import it to see whether a list belongs to it: 0.5 s."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """Refuse one name; others are found as ever."""

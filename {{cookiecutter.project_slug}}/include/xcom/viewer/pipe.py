@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["PipedFile", "Window", "asking"]
 
-_BLOCK = 64 * 1024
+_BLOCK = 16 * 1024
 
 
 class PipedFile(io.RawIOBase):
