@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the description of all commands; ``docs/reference/commands.md`` is made from it."""
     top = argparse.ArgumentParser(
         prog="python -m include.xcom",
-        description=__doc__,
+        description=(__doc__ or "").replace("``", "`"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -199,17 +199,19 @@ def _fetch(given: argparse.Namespace, described: argparse.ArgumentParser) -> int
 def _sweep(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
     from include.xcom.cli.sweep import run_sweep
 
-    return run_sweep(
-        _connect(given),
-        age_days=given.age_days,
-        is_deleting=given.delete,
-        resume=given.resume,
-        has_unknown_dags=given.unknown_dags,
-        has_objects=given.objects,
-        is_json=given.json,
-        warn=_warn,
-        usage=described.error,
-    )
+    try:
+        return run_sweep(
+            _connect(given),
+            age_days=given.age_days,
+            is_deleting=given.delete,
+            warn=_warn,
+            resume=given.resume,
+            has_unknown_dags=given.unknown_dags,
+            has_objects=given.objects,
+            is_json=given.json,
+        )
+    except ValueError as error:
+        described.error(str(error))
 
 
 def _lifecycle(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
@@ -262,7 +264,7 @@ def _add_api(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--api-url",
         metavar="URL",
-        help="Airflow's API server (default: AIRFLOW_API_URL, else [api] base_url)",
+        help="Airflow's API server (default: AIRFLOW_API_URL, else the one that tasks use, else [api] base_url)",
     )
     command.add_argument("--api-user", metavar="NAME", help="user name (default: AIRFLOW_API_USERNAME)")
 

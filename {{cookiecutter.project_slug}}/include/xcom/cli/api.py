@@ -55,13 +55,19 @@ class Login:
 
     @classmethod
     def find(cls, url: str | None = None, username: str | None = None) -> Login:
-        """Read the environment: AIRFLOW_API_URL, _USERNAME, _PASSWORD, _TOKEN; else ``[api] base_url``."""
+        """Read the environment: AIRFLOW_API_URL, AIRFLOW_API_USERNAME, _PASSWORD, _TOKEN.
+
+        Without a URL it is that of the server that tasks talk to (``[core]
+        execution_api_server_url``), else ``[api] base_url``, where people have it.
+        """
         environment = os.environ.get
         url = url or environment("AIRFLOW_API_URL")
         if not url:
             from airflow.configuration import conf
 
-            url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
+            tasks = conf.get("core", "execution_api_server_url", fallback="") or ""
+            url = tasks.rstrip("/").removesuffix("/execution")
+            url = url or conf.get("api", "base_url", fallback="") or "http://localhost:8080"
         return cls(
             url.rstrip("/").removesuffix("/api/v2"),
             username or environment("AIRFLOW_API_USERNAME", ""),

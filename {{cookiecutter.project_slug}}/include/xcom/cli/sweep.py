@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from include.xcom.cli.api import MISSING, AirflowAPI, AirflowAPIError
 from include.xcom.cli.tables import age, size, table
@@ -57,7 +57,10 @@ class Run:
         deleted: Of the orphans.
         kept: Objects that a row refers to.
         young: Objects that are younger than the age asked for.
-        undecided: Objects about which nothing could be said; ``reason`` has the first cause.
+        undecided: Objects that stay because they are not payloads, or belong to a Dag that Airflow
+            does not know.
+        failed: Objects that stay because Airflow or the store did not answer.
+        reason: The first cause of the last two.
     """
 
     dag_id: str
@@ -69,6 +72,7 @@ class Run:
     kept: int = 0
     young: int = 0
     undecided: int = 0
+    failed: int = 0
     reason: str = ""
 
     def add(self, other: Run) -> None:
@@ -76,10 +80,12 @@ class Run:
         for name, value in asdict(other).items():
             if type(value) is int:
                 setattr(self, name, getattr(self, name) + value)
+        self.reason = self.reason or other.reason
 
-    def leave(self, count: int, reason: str) -> None:
+    def leave(self, count: int, reason: str, *, is_failure: bool = False) -> None:
         """Count objects that stay because nothing could be said about them."""
-        self.undecided += count
+        self.undecided += 0 if is_failure else count
+        self.failed += count if is_failure else 0
         self.reason = self.reason or reason
 
 
@@ -156,22 +162,21 @@ class Sweep:
                 for (dag_id, run_id), group in _by_run(page):
                     if current is None or (current.dag_id, current.run_id) != (dag_id, run_id):
                         if current is not None:
-                            yield self._finished(current)
+                            yield current
                         current = Run(dag_id, run_id)
-                        # Unknown until asked; a run that goes on in the next page is asked once more.
-                    before = current.undecided
-                    was_asked = self._do(current, group, threads)
-                    failures = failures + 1 if current.undecided > before and not was_asked else 0
+                    found = Run(dag_id, run_id)
+                    was_asked = self._do(found, group, threads)
+                    current.add(found)
+                    self.total.add(found)
+                    failures = 0 if was_asked else failures + 1
                     if failures >= _FAILURES_IN_A_ROW:
                         raise Stopped(current.reason, self.position)
-                    self.position = f"{group[-1].name}\0"
+                    # Looked at again after an interruption: no harm, and a name that can be pasted.
+                    self.position = group[-1].name
                 self.on_progress(self.total)
         if current is not None:
-            yield self._finished(current)
-
-    def _finished(self, run: Run) -> Run:
-        self.total.add(run)
-        return run
+            yield current
+        self.position = ""
 
     def _do(self, run: Run, group: list[Listed], threads: ThreadPoolExecutor) -> bool:
         """Decide about objects of one run; return False if Airflow could not be asked about it."""
@@ -189,7 +194,7 @@ class Sweep:
                 return True
             is_empty = self.api.count_rows(run.dag_id, run.run_id) == 0
         except (AirflowAPIError, KeyError, TypeError, ValueError) as error:
-            run.leave(len(named), f"Airflow was not to be asked: {error}")
+            run.leave(len(named), f"Airflow did not say: {error}", is_failure=True)
             return False
         outcomes = threads.map(lambda item: self._outcome(item[0], item[1], is_empty), named.items())
         for one, outcome in zip(named, outcomes, strict=True):
@@ -201,7 +206,7 @@ class Sweep:
                 run.deleted += outcome == "deleted"
                 self.on_object(outcome, one)
             else:
-                run.leave(1, outcome)
+                run.leave(1, outcome, is_failure=True)
         return True
 
     def _outcome(self, one: Listed, where: Coordinates, is_empty: bool) -> str:
@@ -289,18 +294,23 @@ def run_sweep(
     *,
     age_days: float,
     is_deleting: bool,
-    resume: str,
-    has_unknown_dags: bool,
-    has_objects: bool,
-    is_json: bool,
     warn: Callable[[str], None],
-    usage: Callable[[str], NoReturn],
+    resume: str = "",
+    has_unknown_dags: bool = False,
+    has_objects: bool = False,
+    is_json: bool = False,
 ) -> int:
-    """Sweep this deployment's prefix, print what was found, and return the exit code."""
+    """Sweep this deployment's prefix, print what was found, and return the exit code.
+
+    Raises:
+        ValueError: ``resume`` is no name below the prefix, or the age is not over 0.
+    """
     settings = load_settings()
     prefix = f"{settings.prefix}/" if settings.prefix else ""
     if resume and not resume.startswith(prefix):
-        usage(f"--resume {resume!r} is not below the prefix {prefix!r}")
+        raise ValueError(f"--resume {resume!r} is not below the prefix {prefix!r}")
+    if not age_days > 0:
+        raise ValueError(f"an age of {age_days} days would take what tasks write at this moment")
     now = time.time()
 
     def on_object(outcome: str, one: Listed) -> None:
@@ -312,7 +322,7 @@ def run_sweep(
             )
 
     def on_progress(total: Run) -> None:
-        warn(f"{total.objects} objects, {total.orphans} orphans so far; at {sweep.position.rstrip(chr(0))}")
+        warn(f"{total.objects} objects, {total.orphans} orphans so far; at {sweep.position}")
 
     sweep = Sweep(
         store=own_store(),
@@ -330,13 +340,14 @@ def run_sweep(
     more = 0
     try:
         for run in sweep.runs(resume):
-            if not run.orphans and not run.undecided:
+            if not run.orphans and not run.undecided and not run.failed:
                 continue
             if is_json:
                 print(json.dumps({"run": asdict(run)}), flush=True)
             elif len(rows) < _TABLE_ROWS:
                 rows.append(
-                    (run.dag_id, run.run_id, run.orphans, size(run.orphan_bytes), run.kept, run.undecided)
+                    (run.dag_id or "(no payloads)", run.run_id, run.orphans, size(run.orphan_bytes))
+                    + (run.kept, run.undecided, run.failed)
                 )
                 if run.reason:
                     warn(f"{run.dag_id or 'objects'} {run.run_id}: {run.undecided} stay: {run.reason}")
@@ -350,14 +361,15 @@ def run_sweep(
             json.dumps({"total": asdict(total), "is_complete": not stopped, "resume": sweep.position or None})
         )
     else:
-        heads = ("DAG", "RUN", "ORPHANS", "BYTES", "KEPT", "UNDECIDED")
+        heads = ("DAG", "RUN", "ORPHANS", "BYTES", "KEPT", "OTHERS", "FAILED")
         if rows:
-            print(table(heads, rows, right=("ORPHANS", "BYTES", "KEPT", "UNDECIDED")))
+            print(table(heads, rows, right=("ORPHANS", "BYTES", "KEPT", "OTHERS", "FAILED")))
         if more:
             print(f"… and {more} more Dag runs; --json lists all")
         print(
             f"{total.objects} objects below {settings.root}: {total.kept} referred to, {total.young} younger than "
-            f"{age_days:g} days, {total.undecided} undecided"
+            f"{age_days:g} days, "
+            f"{total.undecided} of others, {total.failed} not decided"
         )
         print(
             f"{total.deleted} of {total.orphans} orphans deleted ({size(total.orphan_bytes)})"
@@ -367,5 +379,5 @@ def run_sweep(
     if stopped:
         warn(f"Stopped: {stopped}")
         if sweep.position:
-            warn(f"Go on with: --resume {shlex.quote(sweep.position.rstrip(chr(0)))}")
-    return 1 if stopped or total.undecided else 0
+            warn(f"Go on with: --resume {shlex.quote(sweep.position)}")
+    return 1 if stopped or total.failed else 0

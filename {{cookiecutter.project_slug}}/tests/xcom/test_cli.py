@@ -1,0 +1,587 @@
+"""What the commands print, write and delete, on a directory and beside a small stand-in of Airflow's API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from include.xcom import metrics, payloads
+from include.xcom.__main__ import main
+from include.xcom.cli import lifecycle, sweep
+from include.xcom.cli.tables import age, size, table
+from include.xcom.reference import Coordinates
+from include.xcom.stores import own_store
+
+RUN = "scheduled__2026-11-01T00:00:00+00:00"
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class FakeAirflow(ThreadingHTTPServer):
+    """Answers what the commands ask of Airflow's API, in its words.
+
+    Attributes:
+        rows: Values by (dag, run, task, map index, key).
+        failing: Paths that hold this text get HTTP 503.
+        on_value: Called before a row is given.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str, str, int, str], Any] = {}
+        self.failing = ""
+        self.version = "3.3.2"
+        self.on_value: Any = lambda: None
+        self.dags = {"sales"}
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeAirflow
+
+    def do_POST(self) -> None:
+        given = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if given == {"username": "ann", "password": "right"}:
+            self._answer(201, {"access_token": "a-token"})
+        else:
+            self._answer(401, {"detail": "Invalid credentials"})
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        parts = [unquote(part) for part in url.path.split("/")]
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if self.server.failing and self.server.failing in unquote(self.path):
+            self._answer(503, {"detail": "down"})
+        elif url.path == "/api/v2/version":
+            self._answer(200, {"version": self.server.version})
+        elif self.headers["authorization"] != "Bearer a-token":
+            self._answer(401, {"detail": "Not authenticated"})
+        elif len(parts) == 5:
+            known = parts[4] in self.server.dags
+            self._answer(
+                200 if known else 404,
+                {} if known else {"detail": f"The Dag with ID: `{parts[4]}` was not found"},
+            )
+        elif parts[-1] == "xcomEntries":
+            keys = [key for key in self.server.rows if key[0] == parts[4] and parts[6] in ("~", key[1])]
+            keys = [key for key in keys if parts[8] in ("~", key[2])]
+            keys = [key for key in keys if query.get("xcom_key", key[4]) == key[4]]
+            self._answer(
+                200, {"xcom_entries": [{"map_index": key[3]} for key in keys], "total_entries": len(keys)}
+            )
+        else:
+            self.server.on_value()
+            key = (parts[4], parts[6], parts[8], int(query["map_index"]), parts[10])
+            if key in self.server.rows:
+                names = ("dag_id", "run_id", "task_id", "map_index", "key")
+                self._answer(200, dict(zip(names, key, strict=True)) | {"value": self.server.rows[key]})
+            else:
+                self._answer(404, {"detail": f"XCom entry with key: `{parts[10]}` not found"})
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAirflow]:
+    """A stand-in of Airflow's API that knows the Dag "sales"."""
+    for name in ("HTTP_PROXY", "http_proxy", "AIRFLOW_API_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    server = FakeAirflow()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    monkeypatch.setenv("AIRFLOW_API_URL", server.url)
+    monkeypatch.setenv("AIRFLOW_API_USERNAME", "ann")
+    monkeypatch.setenv("AIRFLOW_API_PASSWORD", "right")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def store(value: Any, task: str = "load", *, run: str = RUN, dag: str = "sales", index: int = -1) -> Any:
+    """Store a payload as a task does and make it ten days old; return its row."""
+    row = payloads.store(value, Coordinates(dag, run, task, index, "return_value"))
+    path = path_of(row)
+    past = time.time() - 10 * 86_400
+    os.utime(path, (past, past))
+    return row
+
+
+def path_of(row: Any) -> Path:
+    """Return the file of a row's payload."""
+    return Path(row["__data__"]["uri"].removeprefix("file://"))
+
+
+def keep(airflow: FakeAirflow, row: Any, task: str = "load", *, run: str = RUN, index: int = -1) -> None:
+    """Let Airflow have a row."""
+    airflow.rows[("sales", run, task, index, "return_value")] = row
+
+
+class TestListing:
+    """``ls``, ``show`` and ``fetch``."""
+
+    def test_ls_run_shows_what_rows_say_and_fits_100_columns(
+        self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Type and size of each payload, whether a row refers to it, and the total."""
+        keep(airflow, store(b"x" * 3000))
+        store(b"y" * 1000, "a_task_with_a_name_that_goes_on_" * 3)
+
+        code = main(["ls", "sales", RUN])
+
+        out = capsys.readouterr().out
+        assert code == 0
+        load = next(line for line in out.splitlines() if line.startswith("load"))
+        assert load.split() == ["load", "-", "return_value", "bytes", "bytes", "2.9", "KiB", "10", "d", "yes"]
+        assert "2 payloads, 3.9 KiB" in out
+        assert max(map(len, out.splitlines())) <= 100
+
+    def test_ls_dag_lists_runs_without_asking_airflow(
+        self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Counts and bytes come from the store."""
+        airflow.failing = "/"
+        store(b"x" * 10)
+        store(b"x" * 20, run="manual__1")
+
+        assert main(["ls", "sales", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert {one["run_id"]: one["bytes"] for one in found["runs"]} == {RUN: 10, "manual__1": 20}
+        assert found["total_bytes"] == 30
+
+    def test_ls_without_airflow_lists_and_says_what_is_missing(
+        self, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The store alone is enough for names, bytes and ages."""
+        monkeypatch.setenv("AIRFLOW_API_PASSWORD", "wrong")
+        store(b"x" * 10)
+
+        assert main(["ls", "sales", RUN]) == 0
+        said = capsys.readouterr()
+        assert "user 'ann' was not accepted" in said.err
+        assert "10 B" in said.out
+
+    @pytest.mark.parametrize(
+        ("value", "shown"),
+        [
+            pytest.param(b"\x00\x01hello", "00 01 68 65 6c 6c 6f", id="bytes"),
+            pytest.param({"text": "x" * 60_000, "n": [1, 2]}, '{"text":"xxx', id="json"),
+            pytest.param({"part": b"abc" * 100_000, "n": 1}, "2 members", id="bundle"),
+        ],
+    )
+    def test_show_uri_previews_by_format(
+        self, value: Any, shown: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A look inside needs neither Airflow nor the codec, and stays short."""
+        row = store(value)
+
+        assert main(["show", row["__data__"]["uri"], "--lines", "5"]) == 0
+        out = capsys.readouterr().out
+        assert shown in out
+        assert len(out) < 4000
+
+    def test_show_array_and_inline_value(
+        self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """By the ids of the task instance: reference and shape, or the value of the row."""
+        numpy = pytest.importorskip("numpy")
+        keep(airflow, store(numpy.zeros((365, 3))))
+        keep(airflow, {"small": 1}, "note")
+
+        assert main(["show", "sales", RUN, "load"]) == 0
+        assert main(["show", "sales", RUN, "note"]) == 0
+        out = capsys.readouterr().out
+        assert "shape 365 x 3, dtype float64" in out
+        assert '"small": 1' in out
+
+    def test_show_row_that_is_gone_is_exit_1(
+        self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It says which XCom Airflow does not have."""
+        assert main(["show", "sales", RUN, "load", "--map-index", "3"]) == 1
+        assert "Airflow has no XCom" in capsys.readouterr().err
+
+    def test_show_uri_outside_of_the_deployment_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """The same places as a task may read, and no others."""
+        assert main(["show", "file:///etc/hostname"]) == 1
+        assert "outside of what this deployment may read" in capsys.readouterr().err
+
+    def test_fetch_writes_the_object_and_does_not_overwrite(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A file that is there stays until --force says otherwise."""
+        row = store(b"new" * 1000)
+        target = tmp_path / "out.bin"
+        target.write_bytes(b"old")
+        uri = row["__data__"]["uri"]
+
+        assert main(["fetch", uri, str(target)]) == 1
+        assert target.read_bytes() == b"old"
+        assert "--force" in capsys.readouterr().err
+        assert main(["fetch", uri, str(target), "--force"]) == 0
+        assert target.read_bytes() == b"new" * 1000
+        assert list(target.parent.glob(".*.part")) == []
+
+    def test_fetch_altered_object_leaves_no_file(
+        self, airflow: FakeAirflow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The row says what was written; other bytes are not kept."""
+        row = store(b"right" * 100)
+        keep(airflow, row)
+        path_of(row).write_bytes(b"wrong" * 100)
+
+        assert main(["fetch", "sales", RUN, "load", str(tmp_path / "out" / "x.bin")]) == 1
+        assert "CRC32C" in capsys.readouterr().err
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+class TestSweep:
+    """``sweep`` on a directory; tests/payload of the template has it on a bucket and a real Airflow."""
+
+    def test_sweep_lists_orphans_and_changes_nothing(
+        self, airflow: FakeAirflow, payload_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A dry run is the default."""
+        keep(airflow, store(b"kept"))
+        orphan = store(b"a row never written", "killed")
+
+        assert main(["sweep", "--objects"]) == 0
+        out = capsys.readouterr().out
+        assert orphan["__data__"]["uri"] in out
+        assert "1 orphans (19 B); nothing was deleted" in out
+        assert len([path for path in payload_folder.rglob("*") if path.is_file()]) == 2
+
+    def test_sweep_deletes_what_no_row_names(
+        self, airflow: FakeAirflow, payload_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Superseded tries, keys pushed twice and whole runs whose rows are gone; nothing else."""
+        first, second = store(b"first push"), store(b"second push")
+        keep(airflow, second)
+        mapped = [store(bytes([index]), "map", index=index) for index in range(12)]
+        for index in (0, 10, 11):
+            keep(airflow, mapped[index], "map", index=index)
+        cleaned = store(b"of a run that is gone", run="manual__gone")
+
+        assert main(["sweep", "--delete"]) == 0
+        there = {path for path in payload_folder.rglob("*") if path.is_file()}
+        assert there == {path_of(row) for row in (second, mapped[0], mapped[10], mapped[11])}
+        assert not path_of(first).exists()
+        assert not path_of(cleaned).exists()
+        assert "11 of 11 orphans deleted" in capsys.readouterr().out
+
+    def test_sweep_young_foreign_and_unknown_objects_stay(
+        self, airflow: FakeAirflow, payload_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Younger than the age, outside of the prefix, of another form, of a Dag nobody knows."""
+        young = store(b"young")
+        os.utime(path_of(young))
+        unknown = store(b"of another deployment", dag="theirs")
+        outside = payload_folder / "other" / "sales" / RUN / "load" / "-1" / "return_value" / "1.bin"
+        odd = payload_folder / "xcom" / "notes.txt"
+        for path in (outside, odd):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"not a payload")
+            os.utime(path, (0, 0))
+
+        assert main(["sweep", "--delete"]) == 0
+        assert all(path.exists() for path in (path_of(young), path_of(unknown), outside, odd))
+        assert "Airflow does not know the Dag" in capsys.readouterr().err
+        assert main(["sweep", "--delete", "--unknown-dags"]) == 0
+        assert [path.exists() for path in (path_of(young), path_of(unknown), outside, odd)] == [
+            True,
+            False,
+            True,
+            True,
+        ]
+
+    def test_sweep_row_written_meanwhile_keeps_its_object(self, airflow: FakeAirflow) -> None:
+        """Airflow is asked once more right before the deletion."""
+        row = store(b"late")
+        keep(airflow, b"", "other")
+        asked = []
+
+        def appear() -> None:
+            asked.append(1)
+            if len(asked) == 2:
+                keep(airflow, row)
+
+        airflow.on_value = appear
+
+        assert main(["sweep", "--delete"]) == 0
+        assert path_of(row).exists()
+        assert len(asked) == 2
+
+    def test_sweep_run_that_cannot_be_asked_about_stays(
+        self, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Others go on, and the exit code tells."""
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        airflow.failing = "manual__down"
+        there, gone = store(b"?", run="manual__down"), store(b"!", run="manual__up")
+
+        assert main(["sweep", "--delete"]) == 1
+        assert path_of(there).exists()
+        assert not path_of(gone).exists()
+        assert "HTTP 503" in capsys.readouterr().err
+
+    def test_sweep_with_another_server_at_the_url_deletes_nothing(
+        self, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A 404 of somebody else is no word of Airflow's."""
+        row = store(b"here")
+        monkeypatch.setenv("AIRFLOW_API_URL", f"{airflow.url}/elsewhere")
+        monkeypatch.setenv("AIRFLOW_API_TOKEN", "a-token")
+
+        assert main(["sweep", "--delete"]) == 1
+        assert path_of(row).exists()
+        assert "AIRFLOW_API_URL" in capsys.readouterr().err
+
+    def test_sweep_of_3_4_leaves_loops_alone(
+        self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Where several rows have the same coordinates, one answer does not tell enough."""
+        airflow.version = "3.4.0"
+        row = store(b"iteration 0")
+        keep(airflow, "another row")
+        original = sweep.AirflowAPI.rows
+        try:
+            sweep.AirflowAPI.rows = lambda *args: [{"map_index": -1, "region_index": -1}] * 2  # type: ignore
+            assert main(["sweep", "--delete"]) == 1
+        finally:
+            sweep.AirflowAPI.rows = original  # type: ignore[method-assign]
+        assert path_of(row).exists()
+        assert main(["sweep", "--delete"]) == 0
+        assert not path_of(row).exists()
+
+    def test_sweep_resumes_where_it_was_stopped(
+        self, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Five runs without an answer end it, with the name to go on from."""
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        rows = [store(b"x", run=f"manual__{number}") for number in range(9)]
+        airflow.failing = "dagRuns/manual__"
+
+        assert main(["sweep", "--delete"]) == 1
+        said = capsys.readouterr().err
+        resume = said.rpartition("--resume ")[2].strip().strip("'")
+        airflow.failing = ""
+        assert main(["sweep", "--delete", "--resume", resume]) == 0
+        assert path_of(rows[0]).exists()
+        assert not path_of(rows[8]).exists()
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            pytest.param(["--age-days", "0"], id="no-age"),
+            pytest.param(["--age-days", "-1"], id="negative-age"),
+            pytest.param(["--age-days", "nan"], id="no-number"),
+            pytest.param(["--resume", "elsewhere/x"], id="resume-outside-of-the-prefix"),
+        ],
+    )
+    def test_sweep_wrong_options_are_exit_2(
+        self, airflow: FakeAirflow, options: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Usage errors are told apart from problems."""
+        with pytest.raises(SystemExit, match="2"):
+            main(["sweep", *options])
+
+        assert "error:" in capsys.readouterr().err
+
+
+class TestDoctor:
+    """``doctor`` with a directory."""
+
+    def test_doctor_in_this_project_is_all_green(
+        self, monkeypatch: pytest.MonkeyPatch, payload_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Every line is ok, and the probe is gone again."""
+        monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "include.xcom_backend.GCPBucketXComBackend")
+        monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+
+        code = main(["doctor", "--project", str(PROJECT)])
+
+        out = capsys.readouterr().out
+        levels = {line.split()[0] for line in out.splitlines()[:-1]}
+        assert (code, levels) == (0, {"ok"}), out
+        assert [path for path in payload_folder.rglob("*") if path.is_file()] == []
+
+    def test_doctor_finds_what_is_wrong_all_at_once(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Backend off, not importable, files to merge, executor and store that do not fit."""
+        project = tmp_path / "project"
+        project.mkdir()
+        (project / "Dockerfile").write_text("FROM runtime\n# ENV AIRFLOW__CORE__XCOM_BACKEND=x\n")
+        (project / "requirements.txt").write_text("NumPy==2.3\nzstandard\n")
+        monkeypatch.delenv("AIRFLOW__CORE__XCOM_BACKEND", raising=False)
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+
+        code = main(["doctor", "--project", str(project), "--json"])
+
+        found = json.loads(capsys.readouterr().out)
+        problems = {
+            (one["check"], one["fix"].split()[0]) for one in found["findings"] if one["level"] == "problem"
+        }
+        assert code == 1
+        assert problems == {
+            ("backend", "export"),
+            ("import", "export"),
+            ("project", "echo"),
+            ("project", "printf"),
+            ("executor", "export"),
+        }
+        fixes = " ".join(one["fix"] for one in found["findings"])
+        assert "orjson>=3.11" in fixes
+        assert "numpy" not in fixes
+
+    def test_doctor_fixes_of_a_project_mend_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is pasted is what was missing."""
+        from include.xcom.cli import doctor
+
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "Dockerfile").write_text("FROM runtime\n")
+        (tmp_path / "requirements.txt").write_text("# mine\n")
+        for finding in doctor._project(tmp_path):
+            subprocess.run(["sh", "-c", finding.fix], check=True)
+
+        assert [finding.level for finding in doctor._project(tmp_path)] == ["ok"]
+
+    def test_doctor_unreadable_settings_is_a_finding(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The error of the settings, once, and no traceback."""
+        from include.xcom.cli import doctor
+
+        monkeypatch.setattr(doctor, "_backend", lambda project: iter(()))  # Seconds, and tested above.
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__THRESHOLD_BYTES", "many")
+
+        assert main(["doctor"]) == 1
+        out = capsys.readouterr().out
+        assert "problem  settings:" in out
+        assert "threshold_bytes is 'many'" in out
+        assert "skipped  store:" in out
+
+    def test_doctor_knows_the_requirements_of_this_project(self) -> None:
+        """The bounds in the code are those of requirements.txt."""
+        from include.xcom.cli.doctor import REQUIREMENTS
+
+        lines = (PROJECT / "requirements.txt").read_text().splitlines()
+        listed = dict(line.split(">=") for line in lines if ">=" in line and not line.startswith("#"))
+        ours = {name: bound for name, bound in REQUIREMENTS.items() if name in listed}
+
+        assert {name: listed[name] for name in ours} == ours
+        assert set(REQUIREMENTS) - set(ours) <= {"pandas", "polars"}
+
+
+def test_lifecycle_rule_is_set_and_others_stay() -> None:
+    """Ours is the deletion by age of our prefix, once; every other rule keeps its place."""
+    other = {"action": {"type": "Delete"}, "condition": {"age": 1, "matchesPrefix": ["logs/"]}}
+    ours = {"action": {"type": "Delete"}, "condition": {"age": 30, "matchesPrefix": ["xcom/"]}}
+    narrower = {
+        "action": {"type": "Delete"},
+        "condition": {"age": 5, "isLive": False, "matchesPrefix": ["xcom/"]},
+    }
+
+    changed = lifecycle.with_age([ours, other, narrower, ours], "xcom", 90)
+
+    assert changed == [{**ours, "condition": {"age": 90, "matchesPrefix": ["xcom/"]}}, other, narrower]
+    assert lifecycle.with_age([other], "", 9)[-1]["condition"] == {"age": 9}
+
+
+def test_lifecycle_of_a_directory_says_what_to_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rules are for buckets."""
+    assert main(["lifecycle", "show"]) == 1
+    assert "sweep" in capsys.readouterr().err
+
+
+def test_store_lists_in_the_order_of_names(payload_folder: Path) -> None:
+    """As a bucket: by whole names, so that a list can go on from any of them."""
+    names = ["xcom/a-b/1", "xcom/a/1", "xcom/a/2/x", "xcom/a0", "xcom/b/1", "xcomx/1"]
+    for name in reversed(names):
+        own_store().put(name, [b"12"])
+    (payload_folder / "xcom" / "link").symlink_to("/etc")
+
+    listed = [one for page in own_store().list("xcom/") for one in page]
+    assert [one.name for one in listed] == sorted(names[:-1])
+    assert {one.size for one in listed} == {2}
+    assert [one.name for page in own_store().list("xcom/", "xcom/a/2") for one in page] == names[2:5]
+
+
+def test_table_fits_and_shows_no_control_characters() -> None:
+    """Long cells lose their middle; ids are data."""
+    lines = table(("ID", "N"), [("x" * 300, 1), ("a\x1b[31m\nb", 22)], right=("N",)).splitlines()
+
+    assert max(map(len, lines)) == 100
+    assert lines[2].startswith("a?[31m?b")
+    assert (size(1023), size(1536), age(90), age(3 * 86_400)) == ("1023 B", "1.5 KiB", "2 min", "3 d")
+
+
+def test_metrics_are_sent_when_they_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes and seconds of a store and a load; nothing where [metrics] is off."""
+    sent = []
+
+    class Stats:
+        @staticmethod
+        def incr(name: str, count: int) -> None:
+            sent.append((name, count))
+
+        @staticmethod
+        def timing(name: str, dt: Any) -> None:
+            sent.append((name, dt.total_seconds() < 60))
+
+    assert metrics._stats() is None
+    monkeypatch.setattr(metrics, "_stats", lambda: Stats)
+
+    assert payloads.load(store(b"12345")) == b"12345"
+    assert sent == [
+        ("gcs_xcom.store.bytes", 5),
+        ("gcs_xcom.store.duration", True),
+        ("gcs_xcom.load.bytes", 5),
+        ("gcs_xcom.load.duration", True),
+    ]
+
+
+def test_store_logs_one_line_without_the_value(caplog: pytest.LogCaptureFixture) -> None:
+    """Who wrote what, how large and how fast; never what it was."""
+    import logging
+
+    logging.getLogger("include").propagate = True
+    with caplog.at_level("INFO", "include.xcom.payloads"):
+        store(b"secret words")
+
+    (line,) = [
+        record.getMessage() for record in caplog.records if "Stored XCom payload" in record.getMessage()
+    ]
+    assert "task_id=load" in line
+    assert "bytes=12 " in line
+    assert "secret" not in line
+
+
+def test_importing_the_backend_imports_no_command() -> None:
+    """Every task pays for what the backend imports."""
+    code = "import include.xcom_backend, sys; print([n for n in sys.modules if n.startswith('include.xcom.cli')])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip().endswith("[]")
