@@ -222,6 +222,7 @@ def serve(name: str, path: str) -> None:
 
 def main() -> None:
     """Fork a worker for each line of standard input."""
+    os.dup2(2, 1)  # Logs of tasks go where nobody has to read them.
     # What the supervisor has imported when it forks a task. The backend belongs to it as well; here
     # the default one does, so that importing a candidate can be measured.
     import airflow.sdk.execution_time.supervisor
