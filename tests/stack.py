@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -30,9 +31,14 @@ def free_port() -> int:
         return port
 
 
+def busy() -> float:
+    """Tell how many programs want each processor; 1.0 if not more than one."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def eventually(look: Callable[[], Any], *, seconds: float, what: str) -> Any:
-    """Look until something true is seen, and return it."""
-    until = time.monotonic() + seconds
+    """Look until something true is seen, and return it; longer where others use the machine too."""
+    until = time.monotonic() + seconds * busy()
     while True:
         found = look()
         if found:
@@ -51,6 +57,7 @@ class Stack:
         airflow: Where the API server answers on this machine.
         gcs: Where the emulator answers on this machine.
         seconds_to_healthy: What `up --wait` took with the images built.
+        busy: How many programs wanted each processor before that; 1.0 if it was not more than one.
     """
 
     project: Path
@@ -58,6 +65,7 @@ class Stack:
     airflow: str
     gcs: str
     seconds_to_healthy: float = 0.0
+    busy: float = 1.0
     _token: str = field(default="", repr=False)
 
     def compose(self, *arguments: str, check: bool = True) -> str:
@@ -215,6 +223,7 @@ def running(project: Path, settings: dict[str, str], *, scale: str = "") -> Iter
     down = ["down --volumes --remove-orphans --timeout 10"]
     with get_docker_services("docker compose", files, name, [], down):
         stack.compose("build")
+        stack.busy = busy()
         start = time.monotonic()
         try:
             stack.compose("up", "--detach", "--wait", *(["--scale", scale] if scale else []))

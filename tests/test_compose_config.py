@@ -156,10 +156,10 @@ def test_config_gives_all_that_run_tasks_the_same_bucket(project: Path, tmp_path
     )
     seen = {tuple(service["environment"][name] for name in names) for service in runs_tasks}
     ((bucket, connection, host),) = seen
-    assert (bucket, host) == ("other-bucket", "http://gcs:14443")
+    assert (bucket, host) == ("other-bucket", "http://gcs:4443")
     assert json.loads(connection) == {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True}}
     assert services["gcs"]["environment"]["BUCKET"] == "other-bucket"
-    assert "-port 14443" in services["gcs"]["command"][0]
+    assert services["gcs"]["ports"][0]["published"] == "14443"
 
 
 @needs_compose

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import time
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
@@ -22,16 +22,36 @@ PASSED = hashlib.sha256(hashlib.sha512(b"pass").digest() * (200_000 // 64)).hexd
 
 
 def test_stack_is_healthy_within_ninety_seconds(local_stack: Stack) -> None:
-    """With the images there; every service that stays up has a check, and passes it."""
+    """With the images there; longer only by as much as others use the machine. Each service passes its check."""
     states = local_stack.states()
 
-    assert local_stack.seconds_to_healthy < 90
+    print(f"healthy after {local_stack.seconds_to_healthy:.0f} s, machine busy {local_stack.busy:.1f} times")
+    assert local_stack.seconds_to_healthy < 90 * local_stack.busy
     assert states.pop("db-migration-1") == "exited"
     assert set(states) == {
         f"{service}-1"
         for service in ("api-server", "dag-processor", "gcs", "postgres", "scheduler", "triggerer")
     }
     assert set(states.values()) == {"healthy"}
+
+
+def test_idle_stack_uses_the_memory_that_the_readme_says(local_stack: Stack) -> None:
+    """About 1 GB before any task ran, by what the engine counts for all containers."""
+    containers = local_stack.compose("ps", "--quiet").split()
+
+    lines = subprocess.run(
+        ["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *containers],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+    used = [line.split(" / ")[0] for line in lines]
+    total = sum(float(text[:-3]) * units[text[-3:]] for text in used)
+
+    print(f"idle stack: {total / 2**20:.0f} MiB")
+    assert len(lines) == 6
+    assert total < 1.2e9
 
 
 def test_dags_import_without_errors(local_stack: Stack) -> None:
@@ -67,17 +87,22 @@ def test_small_values_stay_in_the_database(local_stack: Stack) -> None:
 
 
 def test_links_of_the_emulator_work_inside_and_from_this_machine(local_stack: Stack) -> None:
-    """Clients download through `mediaLink`: its host must be right in the containers too."""
+    """Google's clients follow `mediaLink`: its host must be right for whoever asked."""
     run = local_stack.trigger("probe_pass").wait()
-    name = run.object_name("produce")
-    with urlopen(f"{local_stack.gcs}/storage/v1/b/{BUCKET}/o?prefix={name}", timeout=30) as response:
-        (item,) = json.load(response)["items"]
+    listing = f"/storage/v1/b/{BUCKET}/o?prefix={quote(run.object_name('produce'), safe='')}"
+    follow = (
+        "import json, urllib.request as r; "
+        f"link = json.load(r.urlopen('http://gcs:4443{listing}'))['items'][0]['mediaLink']; "
+        "print(link); print(len(r.urlopen(link).read()))"
+    )
 
-    read = f"import urllib.request as r; print(len(r.urlopen({item['mediaLink']!r}).read()))"
-    inside = local_stack.compose("exec", "-T", "triggerer", "python", "-c", read)
-    port = local_stack.gcs.rsplit(":", 1)[1]
-    assert inside.strip() == item["size"]
-    assert item["mediaLink"].startswith(f"http://gcs.localhost:{port}/")
+    with urlopen(f"{local_stack.gcs}{listing}", timeout=30) as response:
+        outside = json.load(response)["items"][0]["mediaLink"]
+    inside, size = local_stack.compose("exec", "-T", "triggerer", "python", "-c", follow).split()
+    assert outside.startswith(local_stack.gcs + "/")
+    assert inside.startswith("http://gcs:4443/")
+    with urlopen(outside, timeout=30) as response:
+        assert len(response.read()) == int(size) == 200_000 // 64 * 64
 
 
 def test_clearing_a_task_replaces_its_object(local_stack: Stack) -> None:
@@ -165,21 +190,3 @@ def test_taken_port_is_named_in_the_message(local_stack: Stack, variable: str) -
 
     assert f"127.0.0.1:{port}" in said
     assert "already allocated" in said or "already in use" in said
-
-
-def test_idle_stack_uses_less_memory_than_the_readme_says(local_stack: Stack) -> None:
-    """1.5 GB are promised; the sum is what the engine counts for all containers."""
-    time.sleep(5)
-    containers = local_stack.compose("ps", "--quiet").split()
-    lines = subprocess.run(
-        ["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *containers],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-    used = [line.split(" / ")[0] for line in lines]
-    total = sum(float(text[:-3]) * units[text[-3:]] for text in used)
-
-    print(f"idle stack: {total / 2**20:.0f} MiB")
-    assert total < 1.5e9
