@@ -230,9 +230,9 @@ def test_small_value_is_in_the_database_as_it_is(airflow: Airflow, run_id: str) 
 
 
 def test_stored_value_is_shown_readably(airflow: Airflow, run_id: str) -> None:
-    """The user interface asks for a text; it names the payload, its size and its kind."""
+    """What the user interface asks for; it names the payload and its size, and reads no payload."""
     row = airflow.rows()["records", -1, "return_value"]
-    shown = airflow.xcom(run_id, "records", "?stringify=true")
+    shown = airflow.xcom(run_id, "records", "?deserialize=true")
 
     assert shown.startswith("include.xcom.reference.PayloadReference@version=1(")
     assert f"uri={row['__data__']['uri']}" in shown
