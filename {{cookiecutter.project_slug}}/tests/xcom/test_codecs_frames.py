@@ -14,7 +14,9 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 np = pytest.importorskip("numpy", reason="numpy is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow has no Parquet")
 
-from include.xcom.codecs.frames import FrameReader, frames_equal, write_frame  # noqa: E402
+from include.xcom.codecs.frame_reader import FrameReader  # noqa: E402
+from include.xcom.codecs.frame_writer import write_frame  # noqa: E402
+from include.xcom.codecs.frames import frames_equal  # noqa: E402
 from include.xcom.codecs.pandas import PandasCodec  # noqa: E402
 from include.xcom.codecs.polars import PolarsCodec  # noqa: E402
 from include.xcom.codecs.pyarrow import ArrowCodec  # noqa: E402
@@ -781,7 +783,7 @@ def test_parquet_and_arrow_open_in_polars():
 @pytest.mark.parametrize("frame_format", FORMATS)
 def test_frame_of_several_slices_comes_back(frame_format, monkeypatch):
     """Rows and columns that are taken in several steps are put together again."""
-    for module in ("pandas", "frames", "polars"):
+    for module in ("pandas", "frame_reader", "polars"):
         monkeypatch.setattr(f"include.xcom.codecs.{module}.SLICE_BYTES", 1000)
     frame = pd.DataFrame(
         {"f": np.arange(9000.0)[::3], "s": [f"s{row}" for row in range(3000)], "c": ["a", "b", None] * 1000}

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from include.xcom.codecs.base import Encoded
 from include.xcom.codecs.frame_equality import arrays_equal, indexes_equal, same_object
+from include.xcom.codecs.frame_reader import FrameReader
+from include.xcom.codecs.frame_writer import join, refusing, write_frame
 from include.xcom.codecs.frames import (
     SLICE_BYTES,
     FrameFormat,
-    FrameReader,
     foreign_errors,
-    join,
     memory_bytes,
     metadata,
-    refusing,
     unsupported,
-    write_frame,
 )
 from include.xcom.codecs.labels import decode_label, encode_label
 from include.xcom.codecs.pandas_arrays import Spec

@@ -7,6 +7,7 @@ levels are packed as a small Arrow stream. Categoricals are here because their c
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 from include.xcom.codecs.frame_equality import indexes_equal
@@ -62,6 +63,8 @@ def describe_index(index: Any, path: str) -> tuple[Spec, list[Column]]:
             column = _describe_codes(codes, level, at)
             # Most levels are what pandas makes of the values: sorted, and all in use.
             is_derived = _is_derived(level, codes)
+            if is_derived and _is_simple(column.spec):
+                column = replace(column, is_known=True)
             levels.append({"values": column.spec, "level": None if is_derived else pack(level, at)})
             columns.append(column)
         return {"k": "multi", "names": names, "levels": levels}, columns
@@ -223,7 +226,18 @@ def _describe_codes(
         return lies.take(indices)
 
     kind = pa.dictionary(pa.int32(), pa.string(), ordered=ordered) if is_text else lies.type
-    return Column(values.spec, kind, convert, is_known=False, copied_bytes=8 * len(codes))
+    is_known = is_text and _is_simple(values.spec)
+    return Column(values.spec, kind, convert, is_known=is_known, copied_bytes=8 * len(codes))
+
+
+def _is_simple(spec: Spec) -> bool:
+    """Say whether values are told apart by Arrow just as by pandas: text, integers, times."""
+    kind = spec["k"]
+    if kind == "numpy":
+        return bool(spec["dtype"][1] in "iuM" and "[s]" not in spec["dtype"])
+    if kind == "datetimes":
+        return bool(spec["unit"] != "s")
+    return bool(kind == "strings" or (kind == "objects" and spec["of"] == "str"))
 
 
 def _codes(column: Any, categories: Any) -> Any:

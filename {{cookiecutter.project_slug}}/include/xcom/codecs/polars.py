@@ -7,17 +7,9 @@ from typing import Any, ClassVar
 
 from include.xcom.codecs.base import Buffer, Encoded
 from include.xcom.codecs.frame_equality import frames_equal
-from include.xcom.codecs.frames import (
-    SLICE_BYTES,
-    FrameFormat,
-    FrameReader,
-    foreign_errors,
-    join,
-    metadata,
-    refusing,
-    unsupported,
-    write_frame,
-)
+from include.xcom.codecs.frame_reader import FrameReader
+from include.xcom.codecs.frame_writer import join, refusing, write_frame
+from include.xcom.codecs.frames import SLICE_BYTES, FrameFormat, foreign_errors, metadata, unsupported
 from include.xcom.errors import UnsupportedTypeError
 
 __all__ = ["PolarsCodec"]
@@ -148,7 +140,7 @@ def _restore(reader: FrameReader) -> Any:
             table = reader.read(group)
             names = table.column_names
             # Not pl.Series(column): with lists of strings that ends the process in polars 1.35.
-            frame = pl.from_arrow(table.rename_columns(list(map(str, group))), rechunk=False)
+            frame: Any = pl.from_arrow(table.rename_columns(list(map(str, group))), rechunk=False)
             del table
             for position, name, series in zip(group, names, frame.get_columns(), strict=True):
                 dtype = _dtype(facts["dtypes"][position])

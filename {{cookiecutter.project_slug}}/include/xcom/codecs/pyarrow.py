@@ -6,17 +6,9 @@ from typing import Any, ClassVar
 
 from include.xcom.codecs.base import Buffer, Encoded
 from include.xcom.codecs.frame_equality import frames_equal
-from include.xcom.codecs.frames import (
-    FrameFormat,
-    FrameReader,
-    foreign_errors,
-    is_plain,
-    join,
-    memory_bytes,
-    refusing,
-    unsupported,
-    write_frame,
-)
+from include.xcom.codecs.frame_reader import FrameReader
+from include.xcom.codecs.frame_writer import join, refusing, write_frame
+from include.xcom.codecs.frames import FrameFormat, foreign_errors, is_plain, memory_bytes, unsupported
 from include.xcom.errors import UnsupportedTypeError
 
 __all__ = ["ArrowCodec"]
