@@ -235,7 +235,7 @@ def test_stored_value_is_shown_readably(airflow: Airflow, run_id: str) -> None:
     shown = airflow.xcom(run_id, "records", "?deserialize=true")
 
     assert shown.startswith("include.xcom.reference.PayloadReference@version=1(")
-    assert f"uri={row['__data__']['uri']}" in shown
+    assert f"uri='{row['__data__']['uri']}'" in shown
     assert f"bytes={row['__data__']['bytes']}" in shown
 
 
