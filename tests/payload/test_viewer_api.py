@@ -1,0 +1,354 @@
+"""The payload viewer within Airflow's own API server, asked by users of every kind."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from viewer_server import HOSTILE, SECRET, ViewerServer, start, stop
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc00000000300"
+    "01180dd8db0000000049454e44ae426082"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewerServer]:
+    """A server with XComs of every kind; the Dag "sales" belongs to the team "blue"."""
+    server = start(tmp_path_factory.mktemp("viewer"))
+    try:
+        _fill(server)
+        yield server
+    finally:
+        stop(server)
+
+
+def _fill(server: ViewerServer) -> None:
+    server.add_dag("sales", "blue")
+    server.add_dag("open")
+    frame = pd.DataFrame({"carrier": ["UA", "B6", "DL"] * 400, "delay": range(1200)})
+    server.add(frame, "load")
+    server.add({"rows": 1200, "name": "flights"}, "load", "facts")
+    server.add(np.eye(40), "matrix")
+    server.add(PNG + b"\0" * 2000, "picture")
+    server.add({"table": frame, "array": np.arange(6), "image": PNG + b"\0" * 2000}, "bundle")
+    for index in range(3):
+        server.add(frame[: 300 * index + 1], "mapped", map_index=index)
+    server.add(frame, "load", dag_id="open")
+    for place, text in enumerate(HOSTILE):
+        value = {"table": pd.DataFrame({text: [text] * 3}), text: [text, {"a": text}], "raw": text}
+        server.add(value, "hostile", f"{place} {text}")
+        server.add(pd.DataFrame({text: [text, text]}), "hostile", f"frame {place}")
+    gone = server.add(frame, "gone")
+    Path(gone["__data__"]["uri"].removeprefix("file://")).unlink()
+    altered = server.add(frame, "altered")
+    file = Path(altered["__data__"]["uri"].removeprefix("file://"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    foreign = server.add(frame, "foreign_source")
+    foreign = {**foreign, "__data__": {**foreign["__data__"], "uri": "file:///etc/passwd"}}
+    server.add_row(foreign, "foreign")
+    server.add_row({**foreign, "__data__": {"uri": 7}}, "malformed")
+    server.add({"text": "x" * 40_000_000}, "long")
+
+
+def _expired(token: str) -> str:
+    facts = jwt.decode(token, SECRET, algorithms=["HS512"], options={"verify_aud": False})
+    headers = {name: value for name, value in jwt.get_unverified_header(token).items() if name != "alg"}
+    facts["exp"] = facts["iat"] = facts["nbf"] = int(time.time()) - 3600
+    return jwt.encode(facts, SECRET, algorithm="HS512", headers=headers)
+
+
+# ----------------------------------------------------------------------------------------------- trust
+
+
+@pytest.mark.parametrize("page", ["instance", "object", "image"])
+def test_every_address_asks_who_is_there(server: ViewerServer, page: str) -> None:
+    """Without a login, with a forged and with an expired token, nothing of the payload is said."""
+    path = server.path("load", "return_value", page=page)
+    answers = {
+        "nobody": server.get(path, None),
+        "forged": server.get(path, token="e30.e30.e30"),
+        "expired": server.get(path, token=_expired(server.token("anna"))),
+    }
+
+    assert {name: answer.status for name, answer in answers.items()} == {
+        "nobody": 401,
+        "forged": 403,
+        "expired": 401,
+    }
+    for answer in answers.values():
+        assert "carrier" not in answer.text and "parquet" not in answer.text
+    assert "not logged in" in answers["nobody"].text
+
+
+def test_users_of_another_team_are_refused(server: ViewerServer) -> None:
+    """The Dag of a team is for that team and for admins; a Dag of no team for every viewer."""
+    for page in ("instance", "object", "image"):
+        path = server.path("load", "return_value", page=page)
+        assert {user: server.get(path, user).status for user in ("rolf", "otto")} == {
+            "rolf": 403,
+            "otto": 403,
+        }
+    run = "run/sales/manual__1"
+
+    assert {user: server.get(run, user).status for user in ("anna", "vera", "rolf")} == {
+        "anna": 200,
+        "vera": 200,
+        "rolf": 403,
+    }
+    assert server.get(server.path("load"), "vera").status == 200
+    assert server.get(server.path("load", dag_id="open"), "rolf").status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "instance/open%2Fmanual__1%2Fload%2F-1/../../sales/manual__1/load/-1",
+        "instance/open/../sales/manual__1/load/-1",
+        "instance/sales/manual__1/load/-1?dag_id=open",
+        "instance//sales/manual__1/load/-1",
+    ],
+)
+def test_the_dag_that_is_checked_is_the_dag_that_is_read(server: ViewerServer, path: str) -> None:
+    """No spelling of a path reads one Dag with the permission for another."""
+    answer = server.get(path, "rolf")
+
+    assert answer.status in (403, 404)
+    assert "carrier" not in answer.text
+
+
+def test_pages_are_not_kept_and_run_nothing_foreign(server: ViewerServer) -> None:
+    """Headers forbid caches, foreign scripts and styles, and frames of other sites."""
+    headers = server.get(server.path("load")).headers
+    policy = headers["content-security-policy"]
+
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'self'" in policy
+    assert "http" not in policy
+
+
+def test_objects_are_sent_as_files_only(server: ViewerServer) -> None:
+    """A download is no document, whatever its bytes are; its name is the object's."""
+    answer = server.get(server.path("picture", "return_value", page="object"))
+
+    assert answer.body == PNG + b"\0" * 2000
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert re.fullmatch(
+        r"attachment; filename\*=UTF-8''[0-9a-f]{32}\.bin", answer.headers["content-disposition"]
+    )
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_references_out_of_the_deployment_are_not_followed(server: ViewerServer) -> None:
+    """A forged row reads nothing, as in tasks."""
+    page, file = (
+        server.get(server.path("foreign", "return_value", page=page)) for page in ("instance", "object")
+    )
+
+    assert "This place may not be read" in page.text and "read_uris" in page.text
+    assert file.status == 403
+    assert b"root:" not in page.body + file.body
+    assert "malformed" in server.get(server.path("malformed")).text
+
+
+def test_every_view_is_a_line_in_the_log(server: ViewerServer) -> None:
+    """Who, which XCom, how many bytes."""
+    server.get(server.path("matrix"), "vera")
+    (line,) = [
+        line for line in server.log.splitlines() if "payload viewed" in line and "task_id=matrix" in line
+    ][:1]
+
+    assert "user=vera" in line and "dag_id=sales" in line and "key=return_value" in line
+    assert int(re.search(r"bytes=(\d+)", line)[1]) > 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize("place", range(len(HOSTILE)))
+def test_hostile_text_is_escaped(server: ViewerServer, place: int) -> None:
+    """In keys, columns, cells, names of parts, JSON; the browser's tests see that nothing runs."""
+    key = f"{place} {HOSTILE[place]}"
+    for path in (
+        server.path("hostile", key),
+        server.path("hostile", key, part="0.parquet"),
+        server.path("hostile", f"frame {place}"),
+        "run/sales/manual__1",
+    ):
+        answer = server.get(path)
+        assert answer.status == 200
+        for mark in ("<script>document", "<img src=x", "<svg onload", "<iframe", '<a href="javascript'):
+            assert mark not in answer.text
+
+
+# ----------------------------------------------------------------------------------------------- pages
+
+
+def test_instance_lists_all_and_opens_the_return_value(server: ViewerServer) -> None:
+    """What is stored and what is in the database, one of them opened."""
+    page = server.get(server.path("load")).text
+
+    assert "facts" in page and "in the database" in page
+    assert "1,200 × 2" in page and "pandas.DataFrame" in page
+    assert "Of all 1,200 rows" in page and "1 to 100 of 1,200 rows" in page
+    assert page.count('<tr><th scope="row" class="place">') == 100
+    assert "1100" in server.get(server.path("load", "return_value", row=1100)).text
+    assert "flights" in server.get(server.path("load", "facts")).text
+
+
+def test_instance_of_a_mapped_task_shows_its_own(server: ViewerServer) -> None:
+    """The map index is part of the path; the placeholder that Airflow leaves stands for none."""
+    assert "601 × 2" in server.get(server.path("mapped", map_index=2)).text
+    assert "1,200 × 2" in server.get(server.path("load", map_index="{MAP_INDEX}")).text
+    assert "handed nothing on" in server.get(server.path("load", map_index=5)).text
+    assert server.get(server.path("load", map_index="x")).status == 404
+
+
+def test_bundle_lists_its_parts(server: ViewerServer) -> None:
+    """Each can be opened, a picture among them."""
+    assert "2.bin" in server.get(server.path("bundle")).text
+    assert "1,200</b> rows" in server.get(server.path("bundle", part="0.parquet")).text
+    assert "image/png" in server.get(server.path("bundle", part="2.bin")).text
+    picture = server.get(server.path("bundle", "return_value", page="image", part="2.bin"))
+    assert (picture.status, picture.headers["content-type"]) == (200, "image/png")
+    assert server.get(server.path("bundle", "return_value", page="image", part="0.parquet")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "status"),
+    [
+        pytest.param("gone", ["The payload is gone", "Clear the task", "lifecycle rule"], 404, id="missing"),
+        pytest.param("altered", ["not what was written", "CRC32C"], 409, id="altered"),
+    ],
+)
+def test_trouble_is_said_in_words(server: ViewerServer, task: str, words: list[str], status: int) -> None:
+    """What happened and what to do; no traceback, no empty frame."""
+    page = server.get(server.path(task))
+
+    assert page.status == 200 and 'role="alert"' in page.text
+    assert all(word in page.text for word in words)
+    assert "Traceback" not in page.text
+    if task == "gone":
+        assert server.get(server.path(task, "return_value", page="object")).status == status
+
+
+def test_too_large_is_said_in_words(server: ViewerServer) -> None:
+    """Tasks can read what the page does not open; it can be downloaded."""
+    page = server.get(server.path("long"))
+
+    assert "Too large to look at here" in page.text and "Download" in page.text
+
+
+def test_what_is_not_there_is_said(server: ViewerServer) -> None:
+    """A key that is gone, a Dag that never was."""
+    assert server.get(server.path("load", "other")).status == 404
+    assert "handed nothing on" in server.get(server.path("never")).text
+    assert "No task of this run" in server.get("run/sales/other").text
+
+
+def test_run_is_sorted_by_size(server: ViewerServer) -> None:
+    """The largest first, with a total; every row leads to its page."""
+    page = server.get("run/sales/manual__1").text
+    sizes = re.findall(r'data-label="Stored" class="number">([^<]+)<', page)
+    units = {"B": 1, "kB": 1e3, "MB": 1e6}
+    numbers = [float(number) * units[unit] for number, unit in (size.split() for size in sizes)]
+
+    assert numbers == sorted(numbers, reverse=True)
+    assert "/payload-viewer/instance/sales/manual__1/mapped/2?key=return_value" in page
+    assert server.get("run/sales/manual__1?sort=task").text.count("<tr>") == page.count("<tr>")
+
+
+def test_airflow_lists_the_tabs(server: ViewerServer) -> None:
+    """The plugin is loaded, and names a tab for task instances and one for Dag runs."""
+    from urllib.request import Request, urlopen
+
+    request = Request(
+        f"{server.url}/api/v2/plugins", headers={"authorization": f"Bearer {server.token('anna')}"}
+    )
+    with urlopen(request, timeout=30) as response:
+        plugins = json.load(response)["plugins"]
+    (plugin,) = [plugin for plugin in plugins if plugin["name"] == "payload_viewer"]
+
+    assert [(view["name"], view["destination"]) for view in plugin["external_views"]] == [
+        ("Payloads", "task_instance"),
+        ("Payloads", "dag_run"),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def test_large_parquet_is_read_by_ranges(gcs_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 MB in a bucket: at most 10 MB are read, in less than 1.5 s, and memory hardly grows."""
+    from include.xcom import stores
+    from include.xcom.reference import PayloadReference
+    from include.xcom.settings import load_settings
+    from include.xcom.viewer import pages
+    from include.xcom.viewer.app import Ids
+    from include.xcom.viewer.inspector import inspect
+    from include.xcom.viewer.ranged import open_source
+    from include.xcom.viewer.rows import Row
+
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", gcs_server.bucket)
+    load_settings.cache_clear()
+    payload = _large()
+    stored = stores.own_store().put("xcom/large.parquet", [payload])
+    size = len(payload)
+    reference = PayloadReference(
+        stored.uri, "pandas.DataFrame", size, size, "pandas", 1, stored.crc32c, stored.generation
+    )
+    del payload
+    before = _memory()
+    spent, viewed = [], None
+    for _ in range(3):
+        began = time.perf_counter()
+        viewed = inspect(open_source(reference), {"codec": "pandas"})
+        row = Row("load", -1, "return_value", None, 500, None, reference, None)
+        page = pages.instance(
+            root="",
+            ids=Ids("d", "r", "load"),
+            rows=[row],
+            opened=row,
+            part="",
+            shown=viewed.shown,
+            trouble=None,
+        ).render()
+        spent.append(time.perf_counter() - began)
+        if spent[-1] < 1.5:
+            break
+    load_settings.cache_clear()
+
+    assert size > 200_000_000
+    assert viewed is not None and viewed.bytes_read <= 10_000_000
+    assert page.count('<th scope="row" class="place">') == 100
+    assert min(spent) < 1.5, spent
+    assert _memory() - before < 150_000_000
+
+
+def _large() -> memoryview:
+    random = np.random.default_rng(7)
+    sink = io.BytesIO()
+    columns = {f"value_{place}": random.random(250_000) for place in range(6)}
+    columns |= {f"count_{place}": random.integers(0, 2**40, 250_000) for place in range(2)}
+    columns |= {"name": np.array([f"customer {place}" for place in range(250_000)])}
+    table = pa.table(columns)
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=False) as writer:
+        while sink.tell() < 200_000_000:
+            writer.write_table(table)
+    return sink.getbuffer()
+
+
+def _memory() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -1,0 +1,256 @@
+"""An API server of Airflow with the payload viewer, and XComs of every kind in its database."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+__all__ = ["HOSTILE", "NOW", "USERS", "Answer", "ViewerServer", "start"]
+
+TEMPLATE = Path(__file__).resolve().parents[1] / "{{cookiecutter.project_slug}}"
+PLUGIN = "{% if cookiecutter.payload_viewer %}payload_viewer.py{% endif %}"
+NOW = "2026-11-01 12:00:00.000000"
+SECRET = "0123456789abcdef" * 8
+# Name: role and team.
+USERS = {"anna": "admin", "vera": "viewer:blue", "rolf": "viewer:red", "otto": "op:red"}
+
+HOSTILE = [
+    "<script>document.title='PWNED'</script>",
+    '"><img src=x onerror="document.title=\'PWNED\'">',
+    "'><svg onload=\"document.title='PWNED'\">",
+    "</style><script>document.title='PWNED'</script>",
+    "</script><script>document.title='PWNED'</script>",
+    "<iframe srcdoc=\"<script>parent.document.title='PWNED'</script>\"></iframe>",
+    "<a href=\"javascript:document.title='PWNED'\" autofocus onfocus=\"document.title='PWNED'\">x</a>",
+    "[[ cycler.__init__.__globals__ ]][% for x in [1] %]",
+    "&lt;script&gt;\u202etxt\u2028x\u0007",
+]
+
+
+@dataclass
+class Answer:
+    """What the server said."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
+
+@dataclass
+class ViewerServer:
+    """A running API server.
+
+    Attributes:
+        url: ``http://127.0.0.1:port``.
+        home: Its folder, with the database and the payloads.
+    """
+
+    url: str
+    home: Path
+    process: subprocess.Popen[bytes]
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def payloads(self) -> Path:
+        """Where its payloads lie."""
+        return self.home / "payloads"
+
+    @property
+    def log(self) -> str:
+        """What it wrote so far."""
+        return (self.home / "server.log").read_text(errors="replace")
+
+    def token(self, user: str) -> str:
+        """Log in."""
+        if user not in self.tokens:
+            body = json.dumps({"username": user, "password": f"secret of {user}"}).encode()
+            request = Request(f"{self.url}/auth/token", body, {"content-type": "application/json"})
+            with urlopen(request, timeout=30) as response:
+                self.tokens[user] = json.load(response)["access_token"]
+        return self.tokens[user]
+
+    def get(self, path: str, user: str | None = "anna", *, token: str | None = None) -> Answer:
+        """Ask for a page of the viewer with the cookie of a user."""
+        token = token if token is not None or user is None else self.token(user)
+        headers = {"cookie": f"_token={token}"} if token else {}
+        try:
+            with urlopen(
+                Request(f"{self.url}/payload-viewer/{path}", headers=headers), timeout=60
+            ) as response:
+                return Answer(response.status, _headers(response), response.read())
+        except HTTPError as error:
+            return Answer(error.code, _headers(error), error.read())
+
+    def path(
+        self,
+        task_id: str,
+        key: str = "",
+        *,
+        page: str = "instance",
+        map_index: int | str = -1,
+        dag_id: str = "sales",
+        run_id: str = "manual__1",
+        **query: Any,
+    ) -> str:
+        """Return the path of a page below the viewer's."""
+        ids = "/".join(quote(str(part), safe="") for part in (dag_id, run_id, task_id, map_index))
+        asked = {**({"key": key} if key else {}), **query}
+        return f"{page}/{ids}" + (f"?{urlencode(asked)}" if asked else "")
+
+    def add_dag(self, dag_id: str, team: str = "") -> None:
+        """Add a Dag, of a team if one is named."""
+        with self.database() as database:
+            bundle = f"bundle-{team}"
+            insert(database, "dag_bundle", ignore=True, name=bundle, active=1)
+            insert(database, "dag", ignore=True, dag_id=dag_id, bundle_name=bundle, is_stale=0, is_paused=0)
+            if team:
+                insert(database, "team", ignore=True, name=team)
+                insert(database, "dag_bundle_team", ignore=True, dag_bundle_name=bundle, team_name=team)
+
+    def add(
+        self, value: Any, task_id: str, key: str = "return_value", *, map_index: int = -1,
+        dag_id: str = "sales", run_id: str = "manual__1",
+    ) -> Any:  # fmt: skip
+        """Write an XCom as a task does, and return its row."""
+        row = self.store(value, dag_id, run_id, task_id, map_index, key)
+        self.add_row(row, task_id, key, map_index=map_index, dag_id=dag_id, run_id=run_id)
+        return row
+
+    def store(self, value: Any, *ids: Any) -> Any:
+        """Store a value's payload, and return the row for it."""
+        from include.xcom import codecs
+        from include.xcom.codecs.inline import Inline
+        from include.xcom.reference import Coordinates, PayloadReference, object_name
+        from include.xcom.settings import Settings
+        from include.xcom.stores import DirectoryStore
+
+        encoded = codecs.encode(value, Settings(bucket=self.payloads.as_uri()))
+        if isinstance(encoded, Inline):
+            return encoded.row
+        name = object_name("xcom", Coordinates(*ids), uuid4().hex, encoded.extension)
+        stored = DirectoryStore(self.payloads.as_uri()).put(name, encoded.parts)
+        return PayloadReference(
+            stored.uri, encoded.type, stored.size, encoded.raw_bytes, encoded.codec, encoded.version,
+            stored.crc32c, stored.generation, encoded.summary,
+        ).to_row()  # fmt: skip
+
+    def add_row(
+        self, row: Any, task_id: str, key: str = "return_value", *, map_index: int = -1,
+        dag_id: str = "sales", run_id: str = "manual__1",
+    ) -> None:  # fmt: skip
+        """Write a row, and what of a run and a task instance it needs."""
+        with self.database() as database:
+            run = {"dag_id": dag_id, "run_id": run_id}
+            insert(database, "dag_run", ignore=True, **run, state="success", run_after=NOW, logical_date=None,
+                   run_type="manual", start_date=NOW, end_date=NOW)  # fmt: skip
+            instance = {**run, "task_id": task_id, "map_index": map_index}
+            insert(database, "task_instance", ignore=True, id=uuid4().hex, **instance, state="success",
+                   task_display_name=task_id, try_number=1, operator="Python", start_date=NOW, end_date=NOW,
+                   pool="default_pool", pool_slots=1, executor_config=b"\x80\x04}\x94.")  # fmt: skip
+            found = database.execute(
+                "select id from dag_run where dag_id = ? and run_id = ?", (dag_id, run_id)
+            )
+            (number,) = found.fetchone()
+            insert(
+                database, "xcom", **instance, dag_run_id=number, key=key, value=json.dumps(row), timestamp=NOW
+            )
+
+    def database(self) -> sqlite3.Connection:
+        """Open the metadata database."""
+        return sqlite3.connect(self.home / "airflow.db", timeout=30)
+
+
+def _headers(answer: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in answer.headers.items()}
+
+
+def insert(database: sqlite3.Connection, table: str, *, ignore: bool = False, **values: Any) -> None:
+    """Insert a row; columns that must not be null and have no default get something of their type."""
+    for _, name, kind, is_required, default, is_key in database.execute(f"pragma table_info({table})"):
+        if name in values or not is_required or default is not None or (is_key and "INT" in kind.upper()):
+            continue
+        kind = kind.upper()
+        filler: Any = 0 if any(word in kind for word in ("INT", "BOOL", "FLOAT")) else "{}"
+        values[name] = NOW if "TIME" in kind else filler
+    names, marks = ", ".join(values), ", ".join("?" * len(values))
+    verb = "insert or ignore" if ignore else "insert"
+    database.execute(f"{verb} into {table} ({names}) values ({marks})", list(values.values()))
+
+
+def start(home: Path, dags: Path | None = None) -> ViewerServer:
+    """Make a database and start a server; wait until it answers."""
+    for name in ("dags", "payloads", "plugins"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(TEMPLATE / "plugins" / PLUGIN, home / "plugins" / "payload_viewer.py")
+    (home / "passwords.json").write_text(json.dumps({user: f"secret of {user}" for user in USERS}))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    variables = kept | {
+        "HOME": str(home),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API_AUTH__JWT_SECRET": SECRET,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags or home / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(home / "plugins"),
+        "AIRFLOW__CORE__MULTI_TEAM": "True",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
+            f"{user}:{role}" for user, role in USERS.items()
+        ),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        "AIRFLOW__CORE__XCOM_BACKEND": "include.xcom_backend.GCPBucketXComBackend",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__GCS_XCOM__BUCKET": (home / "payloads").as_uri(),
+        "PYTHONPATH": str(TEMPLATE),
+    }
+    command = [sys.executable, "-m", "airflow"]
+    subprocess.run([*command, "db", "migrate"], env=variables, cwd=home, capture_output=True, check=True)
+    with sqlite3.connect(home / "airflow.db") as database:
+        for team in ("blue", "red"):  # Airflow does not start without.
+            insert(database, "team", name=team)
+    with (home / "server.log").open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "api-server", "--host", "127.0.0.1", "--port", str(port), "--apps", "core"],
+            env=variables, cwd=home, stdout=output, stderr=output,
+        )  # fmt: skip
+    server = ViewerServer(f"http://127.0.0.1:{port}", home, process)
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urlopen(f"{server.url}/api/v2/version", timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return server
+    stop(server)
+    raise AssertionError(f"the API server does not answer: {server.log[-3000:]}")
+
+
+def stop(server: ViewerServer) -> None:
+    """End a server."""
+    server.process.terminate()
+    try:
+        server.process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        server.process.wait()
