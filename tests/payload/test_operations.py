@@ -1,0 +1,542 @@
+"""The commands against a real fake-gcs-server and a real API server of Airflow.
+
+One API server for all tests: it takes several seconds to start. Every test has a bucket and Dag runs
+of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from airflow_server import PASSWORD, USERNAME, AirflowServer, start
+from conftest import GCSServer
+from fault_proxy import FaultProxy, answer
+
+NOW = "0.0000001"  # Days: whatever was written before this moment is old.
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
+    """A running API server with an empty database."""
+    pytest.importorskip("airflow")
+    server = start(tmp_path_factory.mktemp("airflow"))
+    try:
+        yield server
+    finally:
+        server.process.terminate()
+        server.process.wait(30)
+
+
+@pytest.fixture
+def bucket(gcs_server: GCSServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The deployment's bucket, behind a proxy that counts and breaks requests."""
+    with FaultProxy(gcs_server.url) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", gcs_server.bucket)
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__TIMEOUT_SECONDS", "5")
+        yield proxy
+
+
+@pytest.fixture
+def operator(airflow: AirflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the commands may ask Airflow."""
+    monkeypatch.setenv("AIRFLOW_API_URL", airflow.url)
+    monkeypatch.setenv("AIRFLOW_API_USERNAME", USERNAME)
+    monkeypatch.setenv("AIRFLOW_API_PASSWORD", PASSWORD)
+
+
+def command(*words: str) -> int:
+    """Run a command in this process, and return its exit code."""
+    from include.xcom.__main__ import main
+
+    return main(list(words))
+
+
+def object_of(
+    run: str, task: str = "load", index: int = -1, *, dag: str = "sales", prefix: str = "xcom"
+) -> str:
+    """Return a new object's name as the backend makes it."""
+    from include.xcom.reference import Coordinates, object_name
+
+    return object_name(prefix, Coordinates(dag, run, task, index, "return_value"), uuid4().hex, "bin")
+
+
+def reference_to(bucket: str, name: str) -> dict[str, Any]:
+    """Return the row that refers to an object."""
+    from include.xcom.reference import PayloadReference
+
+    reference = PayloadReference(f"gs://{bucket}/{name}", "bytes", 1, 1, "bytes", 1, "00000000", "1")
+    return reference.to_row()
+
+
+def new_run(airflow: AirflowServer, tasks: list[tuple[str, int]]) -> str:
+    """Add a run of the Dag "sales" with task instances."""
+    run = f"manual__{uuid4().hex[:12]}"
+    airflow.add_run("sales", run, tasks)
+    return run
+
+
+def test_sweep_of_3000_objects_takes_pages_and_little_memory(
+    airflow: AirflowServer,
+    operator: None,
+    bucket: FaultProxy,
+    gcs_server: GCSServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Memory is that of a page, whatever the bucket holds; runs without rows cost one question each."""
+    from include.xcom import gcs
+
+    monkeypatch.setattr(gcs, "PAGE_OBJECTS", 200)
+    live = new_run(airflow, [("load", -1)])
+    kept = object_of(live)
+    airflow.set_row("sales", live, "load", -1, "return_value", reference_to(gcs_server.bucket, kept))
+    names = [object_of(f"manual__gone_{number % 10}", "map", number) for number in range(2999)] + [kept]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: gcs_server.write(name, b"x"), names))
+    before = bucket.count()
+
+    tracemalloc.start()
+    code = command("sweep", "--age-days", NOW, "--json")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    total = json.loads(capsys.readouterr().out.splitlines()[-1])["total"]
+    assert code == 0
+    assert (total["objects"], total["orphans"], total["kept"], total["deleted"]) == (3000, 2999, 1, 0)
+    assert bucket.count() - before == 15
+    assert peak < 12_000_000
+    assert len(gcs_server.names()) == 1000 or kept in gcs_server.names()
+
+
+def test_sweep_that_is_interrupted_goes_on_where_it_was(
+    airflow: AirflowServer,
+    operator: None,
+    bucket: FaultProxy,
+    gcs_server: GCSServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C ends it with the name to resume from; together both delete every orphan and nothing else."""
+    from include.xcom import gcs
+
+    monkeypatch.setattr(gcs, "PAGE_OBJECTS", 20)
+    live = new_run(airflow, [("load", -1)])
+    kept = object_of(live)
+    airflow.set_row("sales", live, "load", -1, "return_value", reference_to(gcs_server.bucket, kept))
+    for name in [kept, *(object_of("manual__gone", "map", number) for number in range(80))]:
+        gcs_server.write(name, b"x")
+
+    def interrupt() -> None:
+        while bucket.count("DELETE") < 25:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT) if os.name == "nt" else os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    stopped = command("sweep", "--age-days", NOW, "--delete")
+    said = capsys.readouterr().err
+    left = len(gcs_server.names())
+    resume = said.rpartition("--resume ")[2].strip().strip("'")
+
+    assert stopped == 1
+    assert 1 < left < 60
+    assert resume.startswith("xcom/sales/manual__gone/")
+    assert command("sweep", "--age-days", NOW, "--delete", "--resume", resume) == 0
+    assert gcs_server.names() == [kept]
+
+
+def test_sweep_deletes_orphans_of_every_kind_and_nothing_else(
+    airflow: AirflowServer,
+    operator: None,
+    bucket: FaultProxy,
+    gcs_server: GCSServer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pushed twice, row deleted, killed before the row; kept: referred to, foreign prefix and Dag."""
+    run = new_run(airflow, [("load", -1), ("map", 0), ("map", 10), ("inline", -1)])
+    first, second = object_of(run), object_of(run)
+    mapped = [object_of(run, "map", index) for index in (0, 10)]
+    inline, killed = object_of(run, "inline"), object_of(run, "killed")
+    cleaned = object_of("manual__cleaned")
+    foreign = [
+        object_of(run, prefix="other"),
+        object_of(run, prefix="xcom2"),
+        object_of(run, dag="theirs"),
+        "xcom/x",
+    ]
+    for name in (first, second, *mapped, inline, killed, cleaned, *foreign):
+        gcs_server.write(name, b"x")
+    for task, index, name in (("load", -1, second), ("map", 0, mapped[0]), ("map", 10, mapped[1])):
+        airflow.set_row("sales", run, task, index, "return_value", reference_to(gcs_server.bucket, name))
+    airflow.set_row("sales", run, "inline", -1, "return_value", {"small": "now"})
+
+    assert command("sweep") == 0
+    assert command("sweep", "--age-days", NOW) == 0
+    assert bucket.count("DELETE") == 0
+    assert command("sweep", "--age-days", NOW, "--delete") == 0
+    assert gcs_server.names() == sorted([second, *mapped, *foreign])
+    said = capsys.readouterr()
+    assert "11 younger than 7 days" in said.out or "younger than 7 days" in said.out
+    assert "4 of 4 orphans deleted" in said.out
+    assert "Airflow does not know the Dag" in said.err
+
+
+def test_sweep_keeps_what_gets_its_row_meanwhile(
+    airflow: AirflowServer,
+    operator: None,
+    bucket: FaultProxy,
+    gcs_server: GCSServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The row is written between the first answer and the deletion."""
+    from include.xcom.cli.api import AirflowAPI
+
+    run = new_run(airflow, [("load", -1)])
+    name = object_of(run)
+    gcs_server.write(name, b"x")
+    count_rows = AirflowAPI.count_rows
+
+    def and_then_write(self: AirflowAPI, dag_id: str, run_id: str) -> int:
+        found = count_rows(self, dag_id, run_id)
+        if run_id == run:
+            airflow.set_row("sales", run, "load", -1, "return_value", reference_to(gcs_server.bucket, name))
+        return found
+
+    monkeypatch.setattr(AirflowAPI, "count_rows", and_then_write)
+
+    assert command("sweep", "--age-days", NOW, "--delete") == 0
+    assert gcs_server.names() == [name]
+
+
+def test_sweep_deletes_the_listed_generation_only(
+    airflow: AirflowServer, operator: None, bucket: FaultProxy, gcs_server: GCSServer
+) -> None:
+    """An object that is replaced after the list was made stays."""
+    new_run(airflow, [])
+    name = object_of("manual__gone")
+    listed = gcs_server.write(name, b"x")
+
+    assert command("sweep", "--age-days", NOW, "--delete") == 0
+    (target,) = [target for method, target, _ in bucket.requests if method == "DELETE"]
+    assert target.endswith(f"?generation={listed}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        pytest.param(
+            "AIRFLOW_API_PASSWORD", "wrong", f"user '{USERNAME}' was not accepted", id="wrong-password"
+        ),
+        pytest.param("AIRFLOW_API_TOKEN", "no.such.token", "the token is not accepted", id="wrong-token"),
+        pytest.param(
+            "AIRFLOW_API_USERNAME", "", "set AIRFLOW_API_TOKEN, or AIRFLOW_API_USERNAME", id="no-login"
+        ),
+        pytest.param("AIRFLOW_API_URL", "http://127.0.0.1:9", "did not answer", id="api-down"),
+        pytest.param("AIRFLOW_API_URL", "BUCKET", "no access to Airflow's API", id="another-server"),
+    ],
+)
+def test_sweep_that_cannot_ask_deletes_nothing(
+    name: str,
+    value: str,
+    words: str,
+    airflow: AirflowServer,
+    operator: None,
+    bucket: FaultProxy,
+    gcs_server: GCSServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It says what to set, and the exit code is 1."""
+    monkeypatch.setenv(name, gcs_server.url if value == "BUCKET" else value)
+    names = sorted(object_of(f"manual__{number}") for number in range(3))
+    for each in names:
+        gcs_server.write(each, b"x")
+
+    assert command("sweep", "--age-days", NOW, "--delete", "--unknown-dags") == 1
+    assert words in capsys.readouterr().err
+    assert gcs_server.names() == names
+
+
+def test_fetch_of_a_damaged_download_leaves_nothing(
+    bucket: FaultProxy, gcs_server: GCSServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken connections are tried again; a file appears only when every byte has arrived."""
+    from fault_proxy import flip_download, reset_in_answer
+
+    body = os.urandom(3_000_000)
+    name = object_of("manual__1")
+    gcs_server.write(name, body)
+    uri = f"gs://{gcs_server.bucket}/{name}"
+    target = tmp_path / "payload.bin"
+    from fault_proxy import through
+
+    bucket.plan(through, flip_download)
+    assert command("fetch", uri, str(target)) == 1
+    assert "CRC32C" in capsys.readouterr().err
+    assert list(tmp_path.glob("*payload*")) == [] and list(tmp_path.glob(".*.part")) == []
+
+    bucket.plan(through, reset_in_answer)
+    assert command("fetch", uri, str(target)) == 0
+    assert target.read_bytes() == body
+
+
+class _Bucket(BaseHTTPRequestHandler):
+    """A server that keeps one bucket's metadata, as fake-gcs-server does not."""
+
+    resource: dict[str, Any]
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_PATCH(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if f"ifMetagenerationMatch={self.resource['metageneration']}" not in self.path:
+            self._answer(412)
+            return
+        self.resource.update(body, metageneration=str(int(self.resource["metageneration"]) + 1))
+        self._answer()
+
+    def _answer(self, status: int = 200) -> None:
+        data = json.dumps(
+            self.resource if status == 200 else {"error": {"message": "conditionNotMet"}}
+        ).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def resource(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The metadata of a bucket, served."""
+    _Bucket.resource = {"name": "acme-xcom", "location": "EUROPE-WEST3", "metageneration": "7"}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Bucket)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", "acme-xcom")
+    yield _Bucket.resource
+    server.shutdown()
+    server.server_close()
+
+
+def test_lifecycle_set_changes_one_rule(resource: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours appears, then changes; another one stays; the command printed has both."""
+    other = {"action": {"type": "Delete"}, "condition": {"age": 1, "matchesPrefix": ["logs/"]}}
+    resource["lifecycle"] = {"rule": [other]}
+
+    assert command("lifecycle", "show") == 0
+    assert "no rule deletes objects below gs://acme-xcom/xcom/" in capsys.readouterr().out
+    assert command("lifecycle", "set", "--age-days", "30") == 0
+    assert command("lifecycle", "set", "--age-days", "90") == 0
+    out = capsys.readouterr().out
+    ours = {"action": {"type": "Delete"}, "condition": {"age": 90, "matchesPrefix": ["xcom/"]}}
+    assert resource["lifecycle"] == {"rule": [other, ours]}
+    assert "at an age of 90 days" in out
+    assert json.dumps({"rule": [other, ours]}) in out
+    assert "gcloud storage buckets update gs://acme-xcom --lifecycle-file=lifecycle.json" in out
+
+
+def test_lifecycle_set_on_a_server_that_keeps_no_rules_says_so(
+    bucket: FaultProxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The emulator answers 200 and forgets."""
+    assert command("lifecycle", "set", "--age-days", "30") == 1
+    assert "does not keep lifecycle rules" in capsys.readouterr().err
+
+
+def examined(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[str, str]]:
+    """Run the doctor without its slow look at how Airflow loads the class; findings by check."""
+    command("doctor", "--json", *words)
+    found = json.loads(capsys.readouterr().out)["findings"]
+    return {f"{one['check']}: {one['level']}": one for one in found}
+
+
+@pytest.fixture
+def quick_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import in a process of its own has its test in the project."""
+    from include.xcom.cli import doctor
+
+    monkeypatch.setattr(doctor, "_backend", lambda project: iter(()))
+
+
+def test_doctor_with_a_bucket_that_works(
+    quick_doctor: None,
+    airflow: AirflowServer,
+    operator: None,
+    bucket: FaultProxy,
+    gcs_server: GCSServer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Access is tried for real, and the probe is removed."""
+    found = examined(capsys)
+
+    assert [name for name in found if "problem" in name] == []
+    assert "can create, list, read, delete" in found["access: ok"]["message"]
+    assert "development" in found["emulator: ok"]["message"]
+    assert gcs_server.names() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "place", "verb"),
+    [
+        pytest.param("POST", 0, "create", id="create"),
+        pytest.param("DELETE", 0, "delete", id="delete"),
+    ],
+)
+def test_doctor_names_the_permission_that_is_missing(
+    method: str,
+    place: int,
+    verb: str,
+    quick_doctor: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the command that grants it."""
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+    bucket.plan(answer(403), method=method, always=True)
+
+    found = examined(capsys)["access: problem"]
+
+    assert f"cannot {verb} objects" in found["message"]
+    assert "roles/storage.objectUser" in found["fix"]
+
+
+def test_doctor_names_reading_and_listing_too(
+    quick_doctor: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """GET serves both: the second of them is the list, the third the download."""
+    from fault_proxy import through
+
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+    bucket.plan(through, answer(403), method="GET")
+    assert "cannot list objects" in examined(capsys)["access: problem"]["message"]
+
+    bucket.plan(through, through, answer(403), method="GET")
+    assert "cannot read objects" in examined(capsys)["access: problem"]["message"]
+
+
+def test_doctor_bucket_that_does_not_exist(
+    quick_doctor: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the command that makes it."""
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", "nobody-made-this")
+
+    found = examined(capsys)
+
+    assert found["bucket: problem"]["fix"].startswith("gcloud storage buckets create gs://nobody-made-this")
+    assert "access: problem" in found
+
+
+def test_doctor_reads_the_bucket_s_own_settings(
+    quick_doctor: None, resource: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Soft delete and versioning keep what was deleted; a rule is missing; location is shown."""
+    resource["softDeletePolicy"] = {"retentionDurationSeconds": "604800"}
+    resource["versioning"] = {"enabled": True}
+
+    found = examined(capsys)
+
+    assert "EUROPE-WEST3" in found["bucket: ok"]["message"]
+    assert "7 more days" in found["soft delete: warning"]["message"]
+    assert found["versioning: warning"]["fix"].endswith("--no-versioning")
+    assert found["lifecycle: warning"]["fix"] == "python -m include.xcom lifecycle set --age-days 90"
+    resource["lifecycle"] = {
+        "rule": [{"action": {"type": "Delete"}, "condition": {"age": 60, "matchesPrefix": ["xcom/"]}}]
+    }
+    assert "60 days" in examined(capsys)["lifecycle: ok"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("KUBERNETES_SERVICE_HOST", "10.0.0.1", id="kubernetes"),
+        pytest.param("AIRFLOW__API__BASE_URL", "https://airflow.acme.example", id="https"),
+        pytest.param("AIRFLOW__CORE__EXECUTOR", "KubernetesExecutor", id="executor"),
+    ],
+)
+def test_doctor_emulator_left_on_in_production(
+    name: str,
+    value: str,
+    quick_doctor: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What the emulator is given is lost."""
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+
+    assert examined(capsys)["emulator: problem"]["fix"] == "unset STORAGE_EMULATOR_HOST"
+
+
+def test_doctor_prefix_with_payloads_of_another_deployment(
+    quick_doctor: None,
+    airflow: AirflowServer,
+    operator: None,
+    bucket: FaultProxy,
+    gcs_server: GCSServer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It names the Dags that this Airflow does not know; one that it knows is fine."""
+    run = new_run(airflow, [("load", -1)])
+    airflow.set_row("sales", run, "load", -1, "return_value", 1)
+    gcs_server.write(object_of(run), b"x")
+    assert "prefix: ok" in examined(capsys)
+
+    gcs_server.write(object_of(run, dag="theirs"), b"x")
+    assert "(theirs)" in examined(capsys)["prefix: warning"]["message"]
+
+
+def test_doctor_without_credentials(
+    quick_doctor: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which kind was tried, and what to do; no request leaves this machine."""
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", "acme-xcom")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_GOOGLE_CLOUD_STORAGE_DEFAULT",
+        json.dumps({"conn_type": "google_cloud_platform", "extra": {"key_path": "/nowhere/key.json"}}),
+    )
+
+    found = examined(capsys)
+
+    assert "/nowhere/key.json" in found["credentials: problem"]["message"]
+    assert "access: problem" in found
+
+
+def test_doctor_old_package(
+    quick_doctor: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Versions are compared with the bounds of requirements.txt."""
+    from include.xcom.cli import doctor
+
+    monkeypatch.setattr(doctor, "REQUIREMENTS", {"pyarrow": "9999.0", "no-such-package": "1.0"})
+    command("doctor")
+
+    out = capsys.readouterr().out
+    assert "fix: pip install 'pyarrow>=9999.0'" in out
+    assert "no-such-package is not installed | fix: pip install 'no-such-package>=1.0'" in out
