@@ -376,6 +376,38 @@ def test_pandas_value_that_would_change_is_refused(make, path, message, frame_fo
 
 
 @needs_pandas
+@pytest.mark.parametrize(
+    ("compare", "name", "path"),
+    [("arrays_equal", "category-bins", "['a']"), ("indexes_equal", "index-datetime-freq", ".index")],
+)
+def test_pandas_value_seen_to_change_is_refused(compare, name, path, monkeypatch):
+    """What is not known to come back is compared, and refused in both formats if it differs."""
+    monkeypatch.setattr(f"include.xcom.codecs.pandas.{compare}", lambda one, other: False)
+
+    with pytest.raises(UnsupportedTypeError, match="would come back changed") as caught:
+        PandasCodec().encode(PANDAS[name]())
+
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("codec", "module", "make"),
+    [
+        pytest.param(ArrowCodec, "pyarrow", lambda: pa.table({"a": [[1]]}), id="pyarrow"),
+        pytest.param(PolarsCodec, "polars", lambda: series([[1]]), id="polars", marks=needs_polars),
+    ],
+)
+def test_value_seen_to_change_is_refused(codec, module, make, monkeypatch):
+    """What is not known to come back is compared, and refused in both formats if it differs."""
+    monkeypatch.setattr(f"include.xcom.codecs.{module}.frames_equal", lambda one, other: "['a']")
+
+    with pytest.raises(UnsupportedTypeError, match="would come back changed; cast it") as caught:
+        codec().encode(make())
+
+    assert caught.value.path == "['a']"
+
+
+@needs_pandas
 def test_frames_equal_sees_what_equals_does_not():
     """The comparison is stricter than that of pandas."""
     base = pd.DataFrame({"a": pd.Series(["x", None], dtype=object), "f": [0.0, 1.0]})
@@ -568,6 +600,29 @@ def test_pyarrow_value_comes_back_as_it_was(make, shape, frame_format):
     assert back.schema.equals(value.schema, check_metadata=True)
     assert frames_equal(value, back) is None
     assert repr(back.to_pylist()) == repr(value.to_pylist())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "int8",
+        "timestamp[s]",
+        "time32[s]",
+        "date64[ms]",
+        "list<item: int8>",
+        "dictionary-ordered",
+        "extension",
+    ],
+)
+def test_pyarrow_type_stays_parquet(name):
+    """What Parquet holds under another type is written as Parquet, and comes back as its own."""
+    assert ArrowCodec().encode(pa.table({"a": ARROW[name]()})).extension == "parquet"
+
+
+@pytest.mark.parametrize("name", ["run-end-encoded", "union", "dictionary-of-numbers"])
+def test_pyarrow_type_that_parquet_lacks_becomes_arrow(name):
+    """What Parquet cannot hold is written as Arrow IPC, whatever was asked for."""
+    assert ArrowCodec("parquet").encode(pa.table({"a": ARROW[name]()})).extension == "arrow"
 
 
 @pytest.mark.parametrize("frame_format", FORMATS)
