@@ -1,0 +1,161 @@
+"""The payload viewer as a person meets it: within Airflow's own pages, in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from chromium import Browser
+from scenes import DAG, RUN
+from viewer_server import HOSTILE, ViewerServer
+
+FRAME = "document.querySelector('iframe[title=Payloads]')"
+INSIDE = f"{FRAME}?.contentDocument"
+
+
+def _open_tab(browser: Browser, server: ViewerServer, path: str) -> None:
+    """Open a page of Airflow and click on its tab "Payloads"."""
+    browser.go(f"{server.url}/{path}")
+    tab = "[...document.querySelectorAll('a')].find((link) => link.textContent.trim() === 'Payloads')"
+    browser.wait(lambda: browser.run(f"Boolean({tab})"))
+    browser.run(f"{tab}.click()")
+    browser.wait(lambda: browser.run(f"{INSIDE}?.querySelector('main, [role=alert]') !== undefined"))
+    browser.wait(lambda: browser.run(f"Boolean({INSIDE}?.querySelector('table'))"))
+
+
+def _wide(browser: Browser, document: str) -> int:
+    """Return by how much a page is wider than its window."""
+    return int(browser.run(f"{document}.scrollingElement.scrollWidth - {document}.defaultView.innerWidth"))
+
+
+def test_tab_of_a_task_instance_shows_the_rows(browser: Browser, server: ViewerServer) -> None:
+    """Someone opens a task instance, clicks "Payloads" and sees the flights."""
+    _open_tab(browser, server, f"dags/{DAG}/runs/{RUN}/tasks/load")
+
+    text = browser.run(f"{INSIDE}.body.innerText")
+    assert "40,000 rows" in text and "dep_delay" in text and "facts" in text
+    assert browser.run(f"{INSIDE}.querySelectorAll('.grid tbody tr').length") == 100
+    assert browser.run(f"{INSIDE}.querySelectorAll('svg.chart').length") >= 5
+    browser.run(f"{INSIDE}.querySelector('a[rel=next]').click()")
+    browser.wait(lambda: "101 to 200 of 40,000" in (browser.run(f"{INSIDE}?.body?.innerText") or ""))
+
+
+def test_tab_of_a_mapped_instance_shows_its_own(browser: Browser, server: ViewerServer) -> None:
+    """Each map index has rows of its own."""
+    _open_tab(browser, server, f"dags/{DAG}/runs/{RUN}/tasks/split/mapped/2")
+
+    assert browser.run(f"{INSIDE}.querySelector('.grid tbody td').textContent") == "3"
+
+
+def test_tab_of_a_run_leads_to_the_largest(browser: Browser, server: ViewerServer) -> None:
+    """The first link of the run's page opens its largest payload."""
+    _open_tab(browser, server, f"dags/{DAG}/runs/{RUN}")
+
+    assert browser.run(f"{INSIDE}.querySelector('tbody th').textContent.trim()") == "load"
+    browser.run(f"{INSIDE}.querySelector('tbody a').click()")
+    browser.wait(lambda: browser.run(f"{INSIDE}?.querySelectorAll('.grid tbody tr').length") == 100)
+
+
+def test_page_is_dark_when_airflow_is(browser: Browser, server: ViewerServer) -> None:
+    """It follows Airflow's own switch, at once; without it, what the browser prefers."""
+    colour = f"getComputedStyle({INSIDE}.body).backgroundColor"
+    browser.set_scheme("light")
+    _open_tab(browser, server, f"dags/{DAG}/runs/{RUN}/tasks/load")
+    seen = {}
+    for theme in ("light", "dark"):
+        browser.run(
+            "document.documentElement.classList.remove('light', 'dark'),"
+            f"document.documentElement.classList.add('{theme}')"
+        )
+        browser.wait(lambda theme=theme: browser.run(f"{INSIDE}.documentElement.dataset.theme") == theme)
+        seen[theme] = browser.run(colour)
+    assert seen == {"light": "rgb(255, 255, 255)", "dark": "rgb(0, 0, 0)"}
+
+    browser.set_scheme("dark")
+    browser.go(f"{server.url}/payload-viewer/{_path(server, 'load')}")
+    browser.run("localStorage.removeItem('theme'), delete document.documentElement.dataset.theme")
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(0, 0, 0)"
+
+
+def test_download_saves_the_object_under_its_name(
+    browser: Browser, server: ViewerServer, downloads: Path
+) -> None:
+    """The file is the object, byte for byte."""
+    _open_tab(browser, server, f"dags/{DAG}/runs/{RUN}/tasks/correlation")
+    browser.run(f"{INSIDE}.querySelector('a[data-download]').click()")
+    saved = browser.wait(lambda: [file for file in downloads.iterdir() if file.suffix == ".npy"])
+    (stored,) = server.payloads.rglob("correlation/**/*.npy")
+
+    assert saved[0].name == stored.name
+    assert browser.wait(lambda: saved[0].read_bytes() == stored.read_bytes())
+
+
+@pytest.mark.parametrize("place", range(len(HOSTILE)))
+def test_hostile_text_does_not_run(browser: Browser, server: ViewerServer, place: int) -> None:
+    """Markup and scripts in keys, columns and values are text that one sees."""
+    text = HOSTILE[place]
+    for key, query in (
+        (f"{place} {text}", ""),
+        (f"{place} {text}", "&part=0.parquet"),
+        (f"frame {place}", ""),
+        (f"bytes {place}", ""),
+    ):
+        path = _path(server, "texts", "hostile") + f"?key={quote(key, safe='')}{query}"
+        browser.go(f"{server.url}/payload-viewer/{path}")
+
+        assert browser.run("document.title").startswith("Payloads of texts")
+        assert browser.run("document.querySelectorAll('script, iframe, object, embed').length") == 1
+        assert (
+            browser.run("document.querySelectorAll('img[src=\"x\"], [onerror], [onload], [onfocus]').length")
+            == 0
+        )
+        assert browser.run("document.querySelector('.payload').innerText.length") > 20
+    browser.go(f"{server.url}/payload-viewer/run/hostile/{RUN}")
+
+    assert browser.run("document.title").startswith("Payloads of hostile")
+    assert [said for said in browser.said if "DIALOG" in said or "Content Security" in said] == []
+
+
+def test_picture_and_heat_map_are_shown(browser: Browser, server: ViewerServer) -> None:
+    """Both have pixels; the policy of the page lets them through, and nothing else is refused."""
+    for task, name, size in (("plot", "picture", 480), ("correlation", "heat", 64)):
+        browser.go(f"{server.url}/payload-viewer/{_path(server, task)}")
+        browser.wait(lambda name=name: browser.run(f"document.querySelector('img.{name}').complete"))
+
+        assert browser.run(f"document.querySelector('img.{name}').naturalWidth") == size
+    assert [said for said in browser.said if "Content Security" in said] == []
+
+
+@pytest.mark.parametrize("task", ["load", "correlation", "plot", "report", ""])
+def test_narrow_window_does_not_scroll_sideways(browser: Browser, server: ViewerServer, task: str) -> None:
+    """At 400 pixels the page fits; tables scroll within themselves."""
+    browser.set_window(400, 800)
+    path = _path(server, task) if task else f"run/{DAG}/{RUN}"
+    browser.go(f"{server.url}/payload-viewer/{path}")
+
+    assert _wide(browser, "document") <= 0
+    assert browser.run("document.body.innerText.length") > 50
+
+
+def test_page_can_be_used_by_keyboard_and_screen_reader(browser: Browser, server: ViewerServer) -> None:
+    """Headings, names of regions, and nothing that a key cannot reach."""
+    browser.go(f"{server.url}/payload-viewer/{_path(server, 'load')}")
+
+    assert browser.run("document.documentElement.lang") == "en"
+    assert browser.run("[...document.querySelectorAll('h1, h2')].map((one) => one.textContent)") == [
+        "Payloads of the task instance",
+        "return_value",
+    ]
+    assert browser.run(
+        "[...document.querySelectorAll('[role=region]')].every((one) => one.tabIndex === 0 && one.ariaLabel)"
+    )
+    assert browser.run("[...document.querySelectorAll('img')].every((one) => one.alt)")
+    assert browser.run("document.querySelectorAll('[onclick]').length") == 0
+    for kind in ("keyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    assert browser.run("document.activeElement !== document.body")
+
+
+def _path(server: ViewerServer, task: str, dag_id: str = DAG) -> str:
+    return server.path(task, dag_id=dag_id, run_id=RUN)
