@@ -64,7 +64,7 @@ class Page:
 
 
 @contextmanager
-def browser(program: str, profile: Path, *, width: int = 1280, height: int = 720) -> Iterator[Page]:
+def browser(program: str, profile: Path, *, width: int = 1500, height: int = 800) -> Iterator[Page]:
     """Start a browser with an empty profile; end it afterwards."""
     command = [
         program,
