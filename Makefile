@@ -33,9 +33,10 @@ lint: $(READY)  ## Check style and types
 lock: $(READY)  ## Resolve requirements/dev.in anew
 	$(VENV)/bin/uv pip compile --universal --no-header --no-annotate --python-version 3.10 --upgrade requirements/dev.in -o $(LOCK)
 
-clean:  ## Remove what the commands above made
-	rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find . -name __pycache__ -prune -exec rm -rf {} +
+clean:  ## Remove what the commands above made, caches inside the template too
+	rm -rf $(VENV) .demo
+	find . -name .git -prune -o \( -name __pycache__ -o -name .hypothesis -o -name .mypy_cache \
+		-o -name .pytest_cache -o -name .ruff_cache \) -prune -exec rm -rf {} +
 
 $(READY): $(LOCK) scripts/make-environment
 	sh scripts/make-environment $(VENV) $(LOCK)
