@@ -226,7 +226,7 @@ def _refuse(error: UnsupportedTypeError, value: Any, coordinates: Coordinates) -
     path = f"value{error.path or ''}"
     kind = error.type or f"{type(value).__module__}.{type(value).__qualname__}"
     raise UnsupportedTypeError(
-        f"Cannot store {coordinates}: at {path}: {error}. Nothing was uploaded. Codecs here: "
+        f"Cannot store {coordinates}: at {path}: {error.reason or error}. Nothing was uploaded. Codecs here: "
         f"{', '.join(codecs.names())}. Pickle is off on purpose.",
         path=path,
         type=kind,
