@@ -25,13 +25,13 @@ class AirflowServer:
     Attributes:
         url: ``http://127.0.0.1:port``.
         database: File of its SQLite database.
-        pages: Log of the server.
+        log: What the server said.
     """
 
     url: str
     database: Path
     process: subprocess.Popen[bytes]
-    pages: Path
+    log: Path
 
     def add_run(self, dag_id: str, run_id: str, tasks: list[tuple[str, int]]) -> None:
         """Add a Dag, a run of it and task instances, as far as rows of XComs need them."""
@@ -134,7 +134,7 @@ def start(home: Path) -> AirflowServer:
             stderr=output,
         )
     server = AirflowServer(f"http://127.0.0.1:{port}", home / "airflow.db", process, log)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         try:
             urlopen(f"{server.url}/api/v2/version", timeout=5).close()
