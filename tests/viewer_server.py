@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -18,12 +19,14 @@ from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
-__all__ = ["HOSTILE", "NOW", "USERS", "Answer", "ViewerServer", "start"]
+__all__ = ["HAS_TEAMS", "HOSTILE", "NOW", "USERS", "Answer", "ViewerServer", "start"]
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "{{cookiecutter.project_slug}}"
 PLUGIN = "{% if cookiecutter.payload_viewer %}payload_viewer.py{% endif %}"
 NOW = "2026-11-01 12:00:00.000000"
 SECRET = "0123456789abcdef" * 8
+# Airflow 3.1 knows teams by another table, and its simple auth manager none.
+HAS_TEAMS = tuple(int(part) for part in version("apache-airflow-core").split(".")[:2]) >= (3, 2)
 # Name: role and team.
 USERS = {"anna": "admin", "vera": "viewer:blue", "rolf": "viewer:red", "otto": "op:red"}
 
@@ -121,7 +124,7 @@ class ViewerServer:
             bundle = f"bundle-{team}"
             insert(database, "dag_bundle", ignore=True, name=bundle, active=1)
             insert(database, "dag", ignore=True, dag_id=dag_id, bundle_name=bundle, is_stale=0, is_paused=0)
-            if team:
+            if team and HAS_TEAMS:
                 insert(database, "team", ignore=True, name=team)
                 insert(database, "dag_bundle_team", ignore=True, dag_bundle_name=bundle, team_name=team)
 
@@ -213,9 +216,9 @@ def start(home: Path, dags: Path | None = None) -> ViewerServer:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags or home / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(home / "plugins"),
-        "AIRFLOW__CORE__MULTI_TEAM": "True",
+        "AIRFLOW__CORE__MULTI_TEAM": str(HAS_TEAMS),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
-            f"{user}:{role}" for user, role in USERS.items()
+            f"{user}:{role if HAS_TEAMS else role.partition(':')[0]}" for user, role in USERS.items()
         ),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "AIRFLOW__CORE__XCOM_BACKEND": "include.xcom_backend.GCPBucketXComBackend",
@@ -226,7 +229,7 @@ def start(home: Path, dags: Path | None = None) -> ViewerServer:
     command = [sys.executable, "-m", "airflow"]
     subprocess.run([*command, "db", "migrate"], env=variables, cwd=home, capture_output=True, check=True)
     with sqlite3.connect(home / "airflow.db") as database:
-        for team in ("blue", "red"):  # Airflow does not start without.
+        for team in ("blue", "red") if HAS_TEAMS else ():  # Airflow does not start without.
             insert(database, "team", name=team)
     with (home / "server.log").open("wb") as output:
         process = subprocess.Popen(

@@ -46,10 +46,9 @@ class Browser:
 
     Args:
         program: Of Chromium.
-        downloads: Where it saves files.
     """
 
-    def __init__(self, program: str, downloads: Path) -> None:
+    def __init__(self, program: str) -> None:
         self._profile = tempfile.mkdtemp(prefix="chromium-")
         self._process = subprocess.Popen(
             [program, *_OPTIONS, f"--user-data-dir={self._profile}", "about:blank"],
@@ -67,9 +66,6 @@ class Browser:
             self._session = attached["sessionId"]
             for domain in ("Page", "Runtime", "Log", "Network"):
                 self.call(f"{domain}.enable")
-            self._call(
-                "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)}, ""
-            )
         except BaseException:
             self.close()
             raise
@@ -126,6 +122,10 @@ class Browser:
                         }
                     )
                 )
+
+    def save_to(self, folder: Path) -> None:
+        """Save files that pages offer to a folder."""
+        self._call("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)}, "")
 
     def set_cookie(self, name: str, value: str, url: str) -> None:
         """Set a cookie for a site."""

@@ -46,14 +46,25 @@ def downloads(tmp_path: Path) -> Path:
     return tmp_path / "downloads"
 
 
-@pytest.fixture
-def browser(chromium: str, server: ViewerServer, downloads: Path) -> Iterator[Browser]:
-    """A browser that is logged in as an admin."""
-    downloads.mkdir()
-    browser = Browser(chromium, downloads)
+@pytest.fixture(scope="session")
+def one_browser(chromium: str, server: ViewerServer) -> Iterator[Browser]:
+    """A browser that is logged in as an admin, for all tests: it takes seconds to start."""
+    browser = Browser(chromium)
     try:
-        browser.set_window(1280, 900)
         browser.set_cookie("_token", server.token("anna"), server.url)
         yield browser
     finally:
         browser.close()
+
+
+@pytest.fixture
+def browser(one_browser: Browser, server: ViewerServer, downloads: Path) -> Browser:
+    """The browser as it was at first."""
+    downloads.mkdir()
+    one_browser.save_to(downloads)
+    one_browser.set_window(1280, 900)
+    one_browser.set_scheme("light")
+    one_browser.go(f"{server.url}/payload-viewer/viewer.css")
+    one_browser.run("localStorage.clear()")
+    one_browser.said.clear()
+    return one_browser

@@ -70,12 +70,12 @@ def test_page_is_dark_when_airflow_is(browser: Browser, server: ViewerServer) ->
         )
         browser.wait(lambda theme=theme: browser.run(f"{INSIDE}.documentElement.dataset.theme") == theme)
         seen[theme] = browser.run(colour)
-    assert seen == {"light": "rgb(255, 255, 255)", "dark": "rgb(0, 0, 0)"}
+    assert seen == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 29, 45)"}
 
     browser.set_scheme("dark")
     browser.go(f"{server.url}/payload-viewer/{_path(server, 'load')}")
     browser.run("localStorage.removeItem('theme'), delete document.documentElement.dataset.theme")
-    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(0, 0, 0)"
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(22, 29, 45)"
 
 
 def test_download_saves_the_object_under_its_name(

@@ -147,7 +147,6 @@ def _hide_pandas() -> None:
 
 
 class _WithoutPandas:
-
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """Refuse one name; others are found as ever."""
         if name == "pandas":

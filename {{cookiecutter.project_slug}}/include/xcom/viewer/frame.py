@@ -7,6 +7,7 @@ anything is decoded.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _TOP = 5
 _BUFFER_BYTES = 128 * 1024
 _SLICE_ROWS = 8192
 _MESSAGES = 20_000
+_NO_FRACTION = re.compile(r"\.0+(?=Z|$)")
 
 
 def describe(file: PipedFile, *, row: int = 0, column: int = 0) -> dict[str, Any]:
@@ -368,7 +370,10 @@ def _texts(values: pa.ChunkedArray) -> list[Any]:
             values = pc.cast(values, pa.string())
         except (pa.ArrowException, NotImplementedError):
             return [_other(value) for value in _items(values)]
-    return [None if value is None else _text(value) for value in values.to_pylist()]
+    texts = values.to_pylist()
+    if types.is_temporal(kind):
+        texts = [None if text is None else _NO_FRACTION.sub("", text) for text in texts]
+    return [None if text is None else _text(text) for text in texts]
 
 
 def _items(values: pa.ChunkedArray) -> Iterator[Any]:
