@@ -23,7 +23,16 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-__all__ = ["TRANSIENT_STATUSES", "Transient", "open_pool", "reason", "remaining", "retry_after", "time_limit"]
+__all__ = [
+    "TRANSIENT_STATUSES",
+    "Transient",
+    "body_of",
+    "open_pool",
+    "reason",
+    "remaining",
+    "retry_after",
+    "time_limit",
+]
 
 # https://cloud.google.com/storage/docs/retry-strategy: what a client should try again.
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
@@ -102,6 +111,16 @@ def open_pool(url: str, connections: int) -> urllib3.PoolManager:
         pool = urllib3.PoolManager(**options)
     pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
     return pool
+
+
+def body_of(response: urllib3.BaseHTTPResponse) -> Any:
+    """Return what has ``readinto`` for a body that is not compressed.
+
+    That of urllib3 copies every piece from bytes that it makes first; the answer that it wraps,
+    ``http.client``'s and ours, fills the buffer from the socket.
+    """
+    answer = getattr(response, "_fp", None)
+    return answer if isinstance(answer, _Answer) else response
 
 
 def reason(response: urllib3.BaseHTTPResponse) -> str:

@@ -22,10 +22,9 @@ class BytesCodec:
         return Encoded(self.name, self.version, "bin", type(value).__name__, [value], size)
 
     def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
-        """Decode; a ``bytearray`` that fills its buffer is handed over as it is."""
-        if type == "bytes":
-            return payload.tobytes()
+        """Decode; an object of the value's type that the payload fills is handed over as it is."""
+        kind = bytes if type == "bytes" else bytearray
         buffer = payload.obj
-        if isinstance(buffer, bytearray) and len(buffer) == len(payload):
+        if isinstance(buffer, kind) and len(buffer) == len(payload):
             return buffer
-        return bytearray(payload)
+        return kind(payload)
