@@ -127,8 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         return int(globals()[f"_{given.command}"](given, described))
-    except (PayloadError, AirflowAPIError, LookupError) as error:
-        _warn(f"{type(error).__name__}: {error}" if isinstance(error, PayloadError) else str(error))
+    except PayloadError as error:
+        where = "" if not error.uri or str(error.uri) in str(error) else f" ({error.uri})"
+        _warn(f"{type(error).__name__}: {error}{where}")
+        return 1
+    except (AirflowAPIError, LookupError) as error:
+        _warn(str(error))
         return 1
     except FileExistsError as error:
         _warn(f"{error} exists; replace it with --force")
@@ -249,12 +253,9 @@ def _log_to_stderr() -> None:
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import airflow.configuration  # noqa: F401
-    try:
-        import structlog
-
+    # Newer versions of Airflow log with it, and have loaded it by now.
+    if structlog := sys.modules.get("structlog"):
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    except ImportError:
-        pass
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
             handler.setStream(sys.stderr)
