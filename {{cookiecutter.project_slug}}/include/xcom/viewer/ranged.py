@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import urllib3
 
 from include.xcom.errors import PayloadCorruptError, StoreUnavailableError
-from include.xcom.stores import DirectoryStore, Store, store_of
+from include.xcom.stores import DirectoryStore, Store, checksum, store_of
 from include.xcom.transport import Transient
 from include.xcom.viewer import limits
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Held", "Source", "open_source"]
 
-_PIECE_BYTES = 2**20
+_PIECE_BYTES = 4 * 2**20
 _RANGE_SECONDS = 15.0
 
 
@@ -54,9 +54,15 @@ def open_source(reference: PayloadReference, *, is_streamed: bool = False) -> So
         PayloadError: A small object was read whole, and is missing or altered.
     """
     store = store_of(reference.uri)
-    if reference.bytes <= limits.WHOLE_BYTES and not is_streamed:
-        return Held(bytes(store.get(reference)))
-    return _ranged(store, reference)
+    if not reference.bytes:
+        return Held(bytes(store.get(reference)))  # There is no range of nothing.
+    source = _ranged(store, reference)
+    if reference.bytes > limits.WHOLE_BYTES or is_streamed:
+        return source
+    data = source.read(0, reference.bytes)
+    if checksum([data]) != reference.crc32c:
+        raise PayloadCorruptError("has another CRC32C than what was written", uri=reference.uri)
+    return Held(data)
 
 
 def _ranged(store: Store, reference: PayloadReference) -> Source:
