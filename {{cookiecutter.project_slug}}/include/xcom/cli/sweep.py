@@ -7,7 +7,7 @@ and when a task is killed between upload and row.
 An object is deleted only if all of this holds; in any doubt it stays:
 
 - its name lies below this deployment's own prefix and has the form that this backend writes;
-- it is older than the age asked for, by the store's clock;
+- it is older than the age asked for: the store's time of its creation, compared with this machine's clock;
 - Airflow knows its Dag (else it may belong to another deployment that shares the prefix), unless
   ``--unknown-dags`` says that such objects are to go as well;
 - Airflow has answered, in so many words, that the row of this Dag run, task, map index and key does
@@ -350,7 +350,8 @@ def run_sweep(
                     + (run.kept, run.undecided, run.failed)
                 )
                 if run.reason:
-                    warn(f"{run.dag_id or 'objects'} {run.run_id}: {run.undecided} stay: {run.reason}")
+                    where = f"{run.dag_id} {run.run_id}" if run.dag_id else "other objects"
+                    warn(f"{where}: {run.undecided + run.failed} stay: {run.reason}")
             else:
                 more += 1
     except (Stopped, KeyboardInterrupt) as error:
