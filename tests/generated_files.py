@@ -38,8 +38,6 @@ ALWAYS = [
     "include/xcom/codecs/frame_equality.py",
     "include/xcom/codecs/frame_reader.py",
     "include/xcom/codecs/frame_writer.py",
-    "include/xcom/codecs/frame_reader.py",
-    "include/xcom/codecs/frame_writer.py",
     "include/xcom/codecs/frames.py",
     "include/xcom/codecs/inline.py",
     "include/xcom/codecs/labels.py",

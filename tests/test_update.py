@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,6 @@ from baking import (
     clean_environment,
     commit_all,
     contents_of,
-    export,
     files_of,
     git,
 )
@@ -44,9 +44,9 @@ EXISTING = {
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def repository(template: Path, tmp_path: Path) -> Path:
     """The template as a git repository of its own, as cruft needs it."""
-    folder = export(tmp_path / "cookiecutter-astro-gcs-xcom")
+    folder = shutil.copytree(template, tmp_path / "cookiecutter-astro-gcs-xcom")
     commit_all(folder, "Publish the template")
     return folder
 
