@@ -256,9 +256,14 @@ def _log_to_stderr() -> None:
     # Newer versions of Airflow log with it, and have loaded it by now.
     if structlog := sys.modules.get("structlog"):
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    for handler in logging.getLogger().handlers:
+    root = logging.getLogger()
+    for handler in list(root.handlers):
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
-            handler.setStream(sys.stderr)
+            # Replaced, since the stream of Airflow 3.0's own handler cannot be set.
+            root.removeHandler(handler)
+            replacement = logging.StreamHandler(sys.stderr)
+            replacement.setFormatter(handler.formatter)
+            root.addHandler(replacement)
 
 
 def _add_api(command: argparse.ArgumentParser) -> None:
