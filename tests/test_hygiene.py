@@ -134,6 +134,7 @@ def test_third_party_imports_are_required(project: Path) -> None:
         "pendulum",
         "sqlalchemy",
         "starlette",
+        "structlog",
     }
     elsewhere = airflows | {"include", "pandas", "polars", "pytz"}
     foreign = imported - set(sys.stdlib_module_names) - elsewhere

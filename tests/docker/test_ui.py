@@ -39,5 +39,5 @@ def test_xcom_page_shows_the_reference_readably(local_stack: Stack, tmp_path: Pa
     assert "rows=336776" in text
     width, height = struct.unpack(">II", picture[16:24])
     assert (width, height) >= (1200, 500)
-    # XCOM_PICTURE=docs/images/xcom.png writes the picture of the README anew.
-    Path(os.environ.get("XCOM_PICTURE", tmp_path / "xcom.png")).write_bytes(picture)
+    # README_PICTURE=docs/images/xcom.png writes the picture of the README anew.
+    Path(os.environ.get("README_PICTURE", tmp_path / "xcom.png")).write_bytes(picture)
