@@ -8,7 +8,7 @@ LOCK := requirements/dev.txt
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docker-test test-versions lint lock clean
+.PHONY: help demo test docker-test test-versions lint lock clean bench
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ docker-test: $(READY)  ## Run only the tests with containers
 
 test-versions: $(READY)  ## Run the payload tests and one Dag on Airflow 3.0 to 3.4
 	$(PY) tests/versions/run.py $(ARGS)
+
+bench: $(READY)  ## Measure the backend beside others, write docs/performance.md (ARGS=--quick: only print)
+	$(PY) benchmarks/bench.py $(ARGS)
 
 lint: $(READY)  ## Check style and types
 	$(PY) -m ruff check .

@@ -73,13 +73,15 @@ class _Process:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
         if error is not None:
             self.process.terminate()
         try:
-            self.process.communicate(timeout=20)
+            self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+        self.process.stdout.close()
         self._log.close()
 
     def line(self) -> str:

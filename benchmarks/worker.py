@@ -133,15 +133,15 @@ def fan_in_of(backend: str, rows: list[Any], how: str) -> Callable[[], Iterator[
     class Supervisor:
         """Answers as the API server does, and at once."""
 
-        def send(self, message: Any) -> Any:
-            kind = type(message).__name__
+        def send(self, msg: Any) -> Any:
+            kind = type(msg).__name__
             if kind == "GetXComSequenceSlice":
                 return comms.XComSequenceSliceResult(root=rows)
             if kind == "GetXComCount":
                 return comms.XComCountResponse(len=len(rows))
-            if message.offset >= len(rows):
+            if msg.offset >= len(rows):
                 return comms.ErrorResponse()
-            return comms.XComSequenceIndexResult(root=rows[message.offset])
+            return comms.XComSequenceIndexResult(root=rows[msg.offset])
 
     task_runner.SUPERVISOR_COMMS = Supervisor()
     ids = {"dag_id": "sales", "task_id": "extract", "run_id": "manual"}
