@@ -328,12 +328,13 @@ class DirectoryStore:
                 raise FileNotFoundError(
                     errno.ENOENT, "the directory of [gcs_xcom] bucket is gone", self._root
                 )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._check_inside(path, uri)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._check_inside(path, uri)
                 return path.open("xb")
-            except FileNotFoundError:
-                # Somebody has deleted the folder's last file, and the folder with it.
+            except (FileNotFoundError, FileExistsError):
+                # Somebody has deleted the folder's last file, and the folder with it; mkdir says that
+                # it exists when it goes between two of its steps.
                 if tries == _FOLDER_TRIES:
                     raise
 
