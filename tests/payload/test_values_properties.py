@@ -13,8 +13,6 @@ from hypothesis import HealthCheck, assume, example, given, settings
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(Path(__file__).parent)]
 
-from strategies import PLAIN, VALUES  # noqa: E402
-
 from include.xcom import codecs  # noqa: E402
 from include.xcom.codecs.base import Encoded  # noqa: E402
 from include.xcom.codecs.equality import difference  # noqa: E402
@@ -22,6 +20,7 @@ from include.xcom.codecs.inline import Inline  # noqa: E402
 from include.xcom.codecs.plain import json_text  # noqa: E402
 from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError  # noqa: E402
 from include.xcom.settings import Settings  # noqa: E402
+from strategies import PLAIN, VALUES  # noqa: E402
 
 STORED = Settings(bucket="file:///unused", threshold_bytes=0)
 INLINE = Settings(bucket="file:///unused")
