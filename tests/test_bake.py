@@ -149,6 +149,38 @@ def test_generated_project_passes_its_own_tests(project: Path, tmp_path: Path) -
     print(f"{project.parent.parent.name}: {closing}")
 
 
+def parse_dags(folder: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """Do what `astro dev parse` does inside the image."""
+    settings = {"AIRFLOW_HOME": str(folder), "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", ".astro"],
+        cwd=folder,
+        env=clean_environment(home) | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_dag_parse_passes_and_names_a_broken_file(
+    baked_combinations: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """All examples import; a file that does not is named with its error; one that is excepted is let through."""
+    folder = shutil.copytree(baked_combinations("3.3-local-pandas-examples"), tmp_path / "project")
+
+    whole = parse_dags(folder, tmp_path)
+    (folder / "dags/broken.py").write_text('raise RuntimeError("not finished: airflow dag")\n')
+    broken = parse_dags(folder, tmp_path)
+    (folder / ".astro/dag_integrity_exceptions.txt").write_text("dags/broken.py\n")
+    excepted = parse_dags(folder, tmp_path)
+
+    assert (whole.returncode, excepted.returncode) == (0, 0), whole.stdout + excepted.stdout
+    assert "4 passed" in whole.stdout
+    assert broken.returncode == 1
+    assert "dags/broken.py does not import:" in broken.stdout
+    assert "RuntimeError: not finished" in broken.stdout
+
+
 def run_tool(project: Path, *command: str) -> str:
     """Run a checker in the project and return what it found, empty if nothing."""
     environment = dict(os.environ) | {"MYPY_CACHE_DIR": str(REPOSITORY / ".mypy_cache")}
