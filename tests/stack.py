@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,11 @@ def eventually(look: Callable[[], Any], *, seconds: float, what: str) -> Any:
     """Look until something true is seen, and return it; longer where others use the machine too."""
     until = time.monotonic() + seconds * busy()
     while True:
-        found = look()
-        if found:
-            return found
+        # A server that is about to stop, or a machine that is busy, may not answer this once.
+        with suppress(TimeoutError, URLError, ConnectionError):
+            found = look()
+            if found:
+                return found
         assert time.monotonic() < until, f"not within {seconds:.0f} s: {what}"
         time.sleep(1)
 
