@@ -9,8 +9,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,15 @@ from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
+import servers
+from servers import answers
+
 __all__ = ["HAS_TEAMS", "HOSTILE", "NOW", "USERS", "Answer", "ViewerServer", "start"]
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "{{cookiecutter.project_slug}}"
 PLUGIN = "{% if cookiecutter.payload_viewer %}payload_viewer.py{% endif %}"
 NOW = "2026-11-01 12:00:00.000000"
+insert = partial(servers.insert, now=NOW)
 SECRET = "0123456789abcdef" * 8
 # Airflow 3.1 knows teams by another table, and its simple auth manager none.
 HAS_TEAMS = tuple(int(part) for part in version("apache-airflow-core").split(".")[:2]) >= (3, 2)
@@ -185,19 +189,6 @@ def _headers(answer: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in answer.headers.items()}
 
 
-def insert(database: sqlite3.Connection, table: str, *, ignore: bool = False, **values: Any) -> None:
-    """Insert a row; columns that must not be null and have no default get something of their type."""
-    for _, name, kind, is_required, default, is_key in database.execute(f"pragma table_info({table})"):
-        if name in values or not is_required or default is not None or (is_key and "INT" in kind.upper()):
-            continue
-        kind = kind.upper()
-        filler: Any = 0 if any(word in kind for word in ("INT", "BOOL", "FLOAT")) else "{}"
-        values[name] = NOW if "TIME" in kind else filler
-    names, marks = ", ".join(values), ", ".join("?" * len(values))
-    verb = "insert or ignore" if ignore else "insert"
-    database.execute(f"{verb} into {table} ({names}) values ({marks})", list(values.values()))
-
-
 def start(home: Path, dags: Path | None = None) -> ViewerServer:
     """Make a database and start a server; wait until it answers."""
     for name in ("dags", "payloads", "plugins"):
@@ -237,14 +228,8 @@ def start(home: Path, dags: Path | None = None) -> ViewerServer:
             env=variables, cwd=home, stdout=output, stderr=output,
         )  # fmt: skip
     server = ViewerServer(f"http://127.0.0.1:{port}", home, process)
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urlopen(f"{server.url}/api/v2/version", timeout=5).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return server
+    if answers(f"{server.url}/api/v2/version", process, seconds=180, pause=0.2):
+        return server
     stop(server)
     raise AssertionError(f"the API server does not answer: {server.log[-3000:]}")
 

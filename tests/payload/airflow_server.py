@@ -8,14 +8,17 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+
+import servers
+from servers import answers
 
 USERNAME, PASSWORD = "operator", "correct horse"
 _NOW = "2026-11-01 00:00:00.000000"
+insert = partial(servers.insert, now=_NOW)
 
 
 @dataclass
@@ -36,11 +39,11 @@ class AirflowServer:
     def add_run(self, dag_id: str, run_id: str, tasks: list[tuple[str, int]]) -> None:
         """Add a Dag, a run of it and task instances, as far as rows of XComs need them."""
         with self._open() as database:
-            _insert(database, "dag_bundle", ignore=True, name="tests", active=1)
-            _insert(database, "dag", ignore=True, dag_id=dag_id, bundle_name="tests", is_stale=0, is_paused=0)
-            _insert(database, "dag_run", dag_id=dag_id, run_id=run_id, state="success", run_after=_NOW)
+            insert(database, "dag_bundle", ignore=True, name="tests", active=1)
+            insert(database, "dag", ignore=True, dag_id=dag_id, bundle_name="tests", is_stale=0, is_paused=0)
+            insert(database, "dag_run", dag_id=dag_id, run_id=run_id, state="success", run_after=_NOW)
             for place, (task_id, map_index) in enumerate(tasks):
-                _insert(
+                insert(
                     database,
                     "task_instance",
                     id=f"{abs(hash((dag_id, run_id, place))):032x}",
@@ -63,7 +66,7 @@ class AirflowServer:
                 "delete from xcom where dag_run_id = ? and task_id = ? and map_index = ? and key = ?",
                 (number, task_id, map_index, key),
             )
-            _insert(
+            insert(
                 database,
                 "xcom",
                 dag_run_id=number,
@@ -83,19 +86,6 @@ class AirflowServer:
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(self.database, timeout=20)
-
-
-def _insert(database: sqlite3.Connection, table: str, *, ignore: bool = False, **values: Any) -> None:
-    """Insert a row; columns that must not be null and have no default get something of their type."""
-    for _, name, kind, is_required, default, is_key in database.execute(f"pragma table_info({table})"):
-        if name in values or not is_required or default is not None or (is_key and "INT" in kind.upper()):
-            continue
-        kind = kind.upper()
-        filler: Any = 0 if any(word in kind for word in ("INT", "BOOL", "FLOAT")) else "{}"
-        values[name] = _NOW if "TIME" in kind else filler
-    names, marks = ", ".join(values), ", ".join("?" * len(values))
-    verb = "insert or ignore" if ignore else "insert"
-    database.execute(f"{verb} into {table} ({names}) values ({marks})", list(values.values()))
 
 
 def environment(home: Path, port: int) -> dict[str, str]:
@@ -134,13 +124,7 @@ def start(home: Path) -> AirflowServer:
             stderr=output,
         )
     server = AirflowServer(f"http://127.0.0.1:{port}", home / "airflow.db", process, log)
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urlopen(f"{server.url}/api/v2/version", timeout=5).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return server
+    if answers(f"{server.url}/api/v2/version", process, seconds=180, pause=0.2):
+        return server
     process.kill()
     raise AssertionError(f"the API server does not answer: {log.read_text()[-3000:]}")

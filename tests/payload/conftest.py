@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
+from servers import answers
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(Path(__file__).parent)]
@@ -189,12 +189,5 @@ def _succeeds(*command: str) -> bool:
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urlopen(f"{url}/storage/v1/b", timeout=5).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail(f"fake-gcs-server does not answer at {url}: {log.read_text()[-2000:]}")
+    if not answers(f"{url}/storage/v1/b", server, seconds=20, pause=0.05):
+        pytest.fail(f"fake-gcs-server does not answer at {url}: {log.read_text()[-2000:]}")
