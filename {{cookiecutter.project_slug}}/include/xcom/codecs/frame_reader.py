@@ -14,7 +14,7 @@ from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FrameReader"]
+__all__ = ["FrameReader", "leaf_count"]
 
 
 class FrameReader:
@@ -127,7 +127,7 @@ class _ParquetReader(FrameReader):
         leaf = 0
         for position, field in enumerate(self.schema):
             size = 8 * self.num_rows if pa.types.is_null(field.type) else 0
-            for _ in range(_leaves(field.type)):
+            for _ in range(leaf_count(field.type)):
                 size += self._leaf_bytes(facts, leaf, position, field.type)
                 leaf += 1
             self.column_bytes.append(size)
@@ -236,15 +236,15 @@ def _table(
     return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=schema.metadata))
 
 
-def _leaves(type: pa.DataType) -> int:
+def leaf_count(type: pa.DataType) -> int:
     """Count the Parquet columns of an Arrow type."""
     import pyarrow as pa
 
     if isinstance(type, pa.BaseExtensionType):
-        return _leaves(type.storage_type)
+        return leaf_count(type.storage_type)
     if pa.types.is_dictionary(type):
-        return _leaves(type.value_type)
-    return sum(_leaves(type.field(i).type) for i in range(type.num_fields)) if type.num_fields else 1
+        return leaf_count(type.value_type)
+    return sum(leaf_count(type.field(i).type) for i in range(type.num_fields)) if type.num_fields else 1
 
 
 def _spread_bytes(column: pa.ChunkedArray) -> int:

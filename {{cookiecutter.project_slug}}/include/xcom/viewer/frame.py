@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from include.xcom.codecs.frame_reader import leaf_count
 from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError
 from include.xcom.viewer import limits
 from include.xcom.viewer.numbers import histogram, short
@@ -112,7 +113,7 @@ class _Parquet:
         self._leaves = []
         leaf = 0
         for field in self.schema:
-            width = _leaf_count(field.type)
+            width = leaf_count(field.type)
             self._leaves.append(list(range(leaf, leaf + width)))
             leaf += width
         if leaf != self._facts.num_columns or self._starts[-1] != self.rows:
@@ -320,16 +321,6 @@ def _head_of(data: bytes) -> tuple[int, int, int, int]:
         return kind, body, rows, body
     except struct.error as error:
         raise PayloadCorruptError("a message of the file is broken") from error
-
-
-def _leaf_count(type: pa.DataType) -> int:
-    import pyarrow as pa
-
-    if isinstance(type, pa.BaseExtensionType):
-        return _leaf_count(type.storage_type)
-    if pa.types.is_dictionary(type):
-        return _leaf_count(type.value_type)
-    return sum(_leaf_count(type.field(i).type) for i in range(type.num_fields)) if type.num_fields else 1
 
 
 # ------------------------------------------------------------------------------------------- the values
