@@ -1,8 +1,7 @@
 """Payloads as objects of Google Cloud Storage, over its JSON API.
 
 A handful of calls over ``urllib3``, which Airflow's tasks have loaded already: every task is a
-process of its own, so what a client library costs to import is paid by every task (0.6 s for
-google-cloud-storage, 1.9 s for GCSHook, 0.1 s here; docs/decisions.md).
+process of its own, so what a client library costs to import is paid by every task (docs/decisions.md).
 """
 
 from __future__ import annotations

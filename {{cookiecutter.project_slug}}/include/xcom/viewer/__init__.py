@@ -12,6 +12,6 @@ request. How a page is made::
     pages       HTML of that description, everything escaped
 
 A payload is hostile until proven otherwise. It is decoded in a process of its own that has no
-credentials, no network to use and a limit of memory: if a library falls over broken bytes, that
+credentials or settings, is given nothing but ranges of the one object, and has a limit of memory: if a library falls over broken bytes, that
 process ends, and the API server says so.
 """
