@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -19,6 +18,9 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from candidates import BUCKET, CANDIDATES
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from fake_gcs_server import HOW_TO_GET, find_binary
 
 __all__ = ["HERE", "ROOT", "Nursery", "Place", "Proxy", "Worker", "find_server", "serving"]
 
@@ -197,12 +199,7 @@ def serving(binary: Path, place: Place) -> Iterator[str]:
 
 def find_server() -> Path:
     """Return the binary of fake-gcs-server, as the tests of payloads find or build it."""
-    spec = importlib.util.spec_from_file_location("payload_conftest", ROOT / "tests/payload/conftest.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up.
-    spec.loader.exec_module(module)
-    binary = module._on_path() or module._cached() or module._from_image() or module._built()
+    binary = find_binary()
     if binary is None:
-        raise SystemExit(module.HOW_TO_GET)
-    return Path(binary)
+        raise SystemExit(HOW_TO_GET)
+    return binary

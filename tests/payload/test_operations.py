@@ -25,7 +25,7 @@ from uuid import uuid4
 import pytest
 import urllib3
 from airflow_server import PASSWORD, USERNAME, AirflowServer, environment, start
-from conftest import ROOT, GCSServer
+from fake_gcs_server import ROOT, GCSServer
 from fault_proxy import FaultProxy, answer, flip_download, reset_in_answer, through
 
 NOW = "0.0000001"  # Days: whatever was written before this moment is old.
