@@ -157,6 +157,46 @@ class GCSStore:
 
         return self._retrying(once, uri, "read", self._timeout_seconds)
 
+    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
+        """Ask for a range of one generation; the answer tells size and CRC32C of the whole."""
+        uri = stored.uri
+        stop = min(stop, stored.size)
+        if start >= stop:
+            return b""
+        url = self._object_url(self._name(uri), "/download")
+        url += f"?alt=media&generation={stored.generation}"
+
+        def once() -> bytes:
+            response = self._request("GET", url, {"range": f"bytes={start}-{stop - 1}"}, is_streamed=True)
+            try:
+                headers = response.headers
+                if response.status == 416:
+                    raise PayloadCorruptError("is shorter than what was written", uri=uri)
+                if response.status != 206:
+                    self._check(response, uri, "get")
+                    raise StoreUnavailableError(
+                        f"{uri} could not be read: the answer is HTTP {response.status}, and a range of it "
+                        "was asked for. Look for a proxy between that leaves the header `range` out.",
+                        uri=uri,
+                        status=response.status,
+                    )
+                if _server_crc32c(headers) not in ("", _as_base64(stored.crc32c)):
+                    raise PayloadCorruptError("has another CRC32C than what was written", uri=uri)
+                total = headers.get("content-range", "").rpartition("/")[2]
+                if total.isdecimal() and int(total) != stored.size:
+                    raise PayloadCorruptError(
+                        f"is {total} bytes long, and {stored.size} were written", uri=uri
+                    )
+                data = response.data
+            finally:
+                response.close() if response.length_remaining else response.release_conn()
+            if len(data) != stop - start:
+                raise Transient(f"the answer ended after {len(data)} of {stop - start} bytes")
+            return data
+
+        limit = self._timeout_seconds if seconds is None else min(seconds, self._timeout_seconds)
+        return self._retrying(once, uri, "read", limit)
+
     def describe(self, uri: str) -> Stored:
         """Ask for an object's metadata, in a single request."""
         name = self._name(uri)

@@ -43,6 +43,7 @@ __all__ = [
     "Stored",
     "checksum",
     "own_store",
+    "pieces",
     "store_of",
 ]
 
@@ -51,6 +52,8 @@ log = logging.getLogger(__name__)
 PAGE_OBJECTS = 1000
 """In a page of a list: the most that GCS gives at once."""
 _CHUNK_BYTES = 256 * 1024
+# Of an object that is read by ranges: large enough that the requests for them hardly count.
+_PIECE_BYTES = 4 * 1024 * 1024
 # From here on memory comes from the system by pages, whoever asks for it.
 _LARGE_BYTES = 4 * 1024 * 1024
 _FOLDER_TRIES = 100
@@ -71,6 +74,11 @@ class Stored:
     generation: str
     size: int
     crc32c: str
+
+    @classmethod
+    def of(cls, reference: PayloadReference) -> Stored:
+        """Return what a reference says of its object."""
+        return cls(reference.uri, reference.generation, reference.bytes, reference.crc32c)
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,22 @@ class Store(Protocol):
             StoreUnavailableError: It could not be read in time.
         """
 
+    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
+        """Read the bytes from ``start`` to before ``stop`` of one object; behind its end there are none.
+
+        What can be told without the other bytes is compared: the size, and where a server states it the
+        CRC32C of the whole. A directory cannot; there whoever needs to know calls ``describe``.
+
+        Args:
+            stored: What was written.
+            seconds: Give up after these, if ``timeout_seconds`` is longer. Files have no such limit.
+
+        Raises:
+            PayloadMissingError: That generation of the object is gone.
+            PayloadCorruptError: It has another size, or by the server's word another checksum.
+            StoreUnavailableError: It could not be read in time.
+        """
+
     def describe(self, uri: str) -> Stored:
         """Return what the store knows of the newest generation of an object, without its bytes.
 
@@ -144,6 +168,18 @@ class Store(Protocol):
         Raises:
             StoreUnavailableError: The store did not allow it or did not answer.
         """
+
+
+def pieces(store: Store, stored: Stored) -> Iterator[bytes]:
+    """Yield the bytes of one object by ranges, so that it is never whole in memory.
+
+    Raises:
+        PayloadError: As ``Store.read``.
+    """
+    if not stored.size:
+        store.describe(stored.uri)  # There is no range of nothing, but the object may be missing.
+    for start in range(0, stored.size, _PIECE_BYTES):
+        yield store.read(stored, start, start + _PIECE_BYTES)
 
 
 def own_store() -> Store:
@@ -341,12 +377,9 @@ class DirectoryStore:
     def get(self, reference: PayloadReference) -> memoryview:
         """Read a file whole."""
         uri = reference.uri
+        size = reference.bytes
         with self._open(uri) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != reference.bytes:
-                raise PayloadCorruptError(
-                    f"is {size} bytes long, and {reference.bytes} were written", uri=uri
-                )
+            _check_size(file, size, uri)
             buffer = allocate(size, as_bytearray=reference.type == "bytearray")
             filled = 0
             try:
@@ -357,6 +390,25 @@ class DirectoryStore:
         if checksum([buffer[:filled]]) != reference.crc32c:
             raise PayloadCorruptError("has another CRC32C than what was written", uri=uri)
         return buffer
+
+    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
+        """Read a part of a file, whose size is compared."""
+        missing = min(stop, stored.size) - start
+        if missing <= 0:
+            return b""
+        read = []
+        with self._open(stored.uri) as file:
+            _check_size(file, stored.size, stored.uri)
+            try:
+                file.seek(start)
+                while missing and (piece := file.read(missing)):
+                    read.append(piece)
+                    missing -= len(piece)
+            except OSError as error:
+                raise _unavailable(error, stored.uri, "read") from error
+        if missing:
+            raise PayloadCorruptError("was cut while it was read", uri=stored.uri)
+        return b"".join(read)
 
     def _open(self, uri: str) -> FileIO:
         """Open a file that lies in the directory itself, not behind a link."""
@@ -375,13 +427,16 @@ class DirectoryStore:
         return FileIO(descriptor)
 
     def describe(self, uri: str) -> Stored:
-        """Read a file to tell its size and checksum."""
+        """Read a file, a piece at a time, to tell its size and checksum."""
+        total, size = Checksum(), 0
         with self._open(uri) as file:
             try:
-                data = file.readall()
+                while piece := file.read(_CHUNK_BYTES):
+                    total.update(piece)
+                    size += len(piece)
             except OSError as error:
                 raise _unavailable(error, uri, "read") from error
-        return Stored(uri, "0", len(data), checksum([data]))
+        return Stored(uri, "0", size, str(total))
 
     def delete(self, uri: str, generation: str) -> bool:
         """Delete a file, and the folders that this leaves empty."""
@@ -449,6 +504,12 @@ class DirectoryStore:
                 f"{uri} leads out of {self._root} through a symbolic link; nothing was read or written",
                 uri=uri,
             )
+
+
+def _check_size(file: FileIO, size: int, uri: str) -> None:
+    found = os.fstat(file.fileno()).st_size
+    if found != size:
+        raise PayloadCorruptError(f"is {found} bytes long, and {size} were written", uri=uri)
 
 
 def _unavailable(error: OSError, uri: str, verb: str) -> StoreUnavailableError:

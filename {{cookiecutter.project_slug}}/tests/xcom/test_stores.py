@@ -17,7 +17,7 @@ import pytest
 from include.xcom.errors import PayloadCorruptError, PayloadExistsError, PayloadMissingError
 from include.xcom.reference import PayloadReference
 from include.xcom.settings import Settings
-from include.xcom.stores import DirectoryStore, Store, Stored
+from include.xcom.stores import DirectoryStore, Store, Stored, pieces
 
 # Read before the fixture that hides the machine's environment from tests.
 EMULATOR = os.environ.get("STORAGE_EMULATOR_HOST", "")
@@ -145,6 +145,36 @@ class StoreContract:
         with pytest.raises(PayloadCorruptError, match="has another CRC32C than what was written"):
             store.get(replace(reference_to(stored), crc32c="00000000"))
 
+    def test_read_ranges_are_the_bytes_there(self, store: Store) -> None:
+        """Beyond the end there is nothing; all pieces together are the object."""
+        body = bytes(range(256)) * 40_000
+        stored = store.put("xcom/a", [body])
+
+        assert store.read(stored, 0, 4) == b"\0\1\2\3"
+        assert store.read(stored, 1_000_000, 1_000_300) == body[1_000_000:1_000_300]
+        assert store.read(stored, len(body) - 2, len(body) + 99) == b"\xfe\xff"
+        assert store.read(stored, len(body), len(body) + 99) == b""
+        assert [len(piece) for piece in pieces(store, stored)] == [2**22, 2**22, len(body) - 2**23]
+        assert b"".join(pieces(store, stored)) == body
+        assert b"".join(pieces(store, store.put("xcom/empty", []))) == b""
+
+    def test_read_object_that_is_gone_says_so(self, store: Store) -> None:
+        """Also where it has no byte to ask for."""
+        for body in (b"abc", b""):
+            stored = store.put("xcom/a", [body])
+            store.delete(stored.uri, stored.generation)
+
+            with pytest.raises(PayloadMissingError, match="no such (file|object)"):
+                list(pieces(store, stored))
+
+    def test_read_object_of_another_size_is_corrupt(self, store: Store) -> None:
+        """Longer or shorter than what was written, also where the range itself is there."""
+        stored = store.put("xcom/a", [b"abcdef"])
+
+        for size in (5, 9):
+            with pytest.raises(PayloadCorruptError, match=f"is 6 bytes long, and {size} were written"):
+                store.read(replace(stored, size=size), 0, 3)
+
     def test_delete_removes_one_object_once(self, store: Store) -> None:
         """Its neighbours stay, and a second delete says that there was nothing."""
         stored = store.put("xcom/dag/a", [b"abc"])
@@ -201,3 +231,19 @@ class TestGCSStore(StoreContract):
             pytest.skip(f"no emulator answers at STORAGE_EMULATOR_HOST = {EMULATOR}: {error}")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
         return GCSStore(bucket, Settings(bucket=bucket, timeout_seconds=10))
+
+    def test_read_is_of_one_generation(self, store: Store) -> None:
+        """An object that was replaced is gone for whoever has the old reference."""
+        old = store.put("xcom/a", [b"first"])
+        store.delete(old.uri, old.generation)
+        store.put("xcom/a", [b"again"])
+
+        with pytest.raises(PayloadMissingError, match="no such object or generation"):
+            store.read(old, 0, 2)
+
+    def test_read_compares_the_checksum_that_the_server_states(self, store: Store) -> None:
+        """A range tells of bytes that were not read."""
+        stored = store.put("xcom/a", [b"abcdef"])
+
+        with pytest.raises(PayloadCorruptError, match="has another CRC32C than what was written"):
+            store.read(replace(stored, crc32c="00000000"), 0, 2)

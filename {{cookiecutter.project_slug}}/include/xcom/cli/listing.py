@@ -251,6 +251,5 @@ def fetch_payload(reference: PayloadReference, path: Path, *, is_replacing: bool
     """Stream a payload to a file and check it against its reference; see ``objects.fetch``."""
     if path.is_dir():
         raise PayloadCorruptError(f"{path} is a directory; name a file in it", uri=reference.uri)
-    stored = Stored(reference.uri, reference.generation, reference.bytes, reference.crc32c)
     os.makedirs(path.parent, exist_ok=True)
-    fetch(store_of(reference.uri), stored, path, is_replacing=is_replacing)
+    fetch(store_of(reference.uri), Stored.of(reference), path, is_replacing=is_replacing)
