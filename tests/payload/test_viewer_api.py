@@ -56,6 +56,10 @@ def _fill(server: ViewerServer) -> None:
     altered = server.add(frame, "altered")
     file = Path(altered["__data__"]["uri"].removeprefix("file://"))
     file.write_bytes(file.read_bytes()[:-1] + b"?")
+    large = server.add(np.arange(1_000_000), "altered_large")
+    with Path(large["__data__"]["uri"].removeprefix("file://")).open("r+b") as opened:
+        opened.seek(5_000_000)
+        opened.write(b"?")
     foreign = server.add(frame, "foreign_source")
     foreign = {**foreign, "__data__": {**foreign["__data__"], "uri": "file:///etc/passwd"}}
     server.add_row(foreign, "foreign")
@@ -235,6 +239,7 @@ def test_bundle_lists_its_parts(server: ViewerServer) -> None:
     [
         pytest.param("gone", ["The payload is gone", "Clear the task", "lifecycle rule"], 404, id="missing"),
         pytest.param("altered", ["not what was written", "CRC32C"], 409, id="altered"),
+        pytest.param("altered_large", ["not what was written", "CRC32C"], 409, id="altered-large"),
     ],
 )
 def test_trouble_is_said_in_words(server: ViewerServer, task: str, words: list[str], status: int) -> None:
@@ -244,8 +249,37 @@ def test_trouble_is_said_in_words(server: ViewerServer, task: str, words: list[s
     assert page.status == 200 and 'role="alert"' in page.text
     assert all(word in page.text for word in words)
     assert "Traceback" not in page.text
-    if task == "gone":
-        assert server.get(server.path(task, "return_value", page="object")).status == status
+    assert "data-download" not in page.text
+    assert server.get(server.path(task, "return_value", page="object")).status == status
+
+
+def test_page_says_what_was_checked(server: ViewerServer) -> None:
+    """Of what is in the database there is nothing to compare."""
+    assert "Checked: CRC32C of the whole object." in server.get(server.path("load")).text
+    assert "Checked:" not in server.get(server.path("load", "facts")).text
+
+
+def test_large_file_is_checked_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not read is not promised; the page has the words."""
+    from include.xcom.reference import PayloadReference
+    from include.xcom.settings import load_settings
+    from include.xcom.stores import own_store
+    from include.xcom.viewer import limits
+    from include.xcom.viewer.ranged import open_source
+
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", tmp_path.as_uri())
+    monkeypatch.setattr(limits, "CHECKED_FILE_BYTES", 5_000_000)
+    load_settings.cache_clear()
+    checked = []
+    for size in (4_500_000, 5_500_000):
+        stored = own_store().put(f"xcom/{size}", [bytes(size)])
+        reference = PayloadReference(
+            stored.uri, "bytes", size, size, "bytes", 1, stored.crc32c, stored.generation
+        )
+        checked.append(open_source(reference).checked.partition(",")[0])
+    load_settings.cache_clear()
+
+    assert checked == ["CRC32C of the whole object", "size only"]
 
 
 def test_too_large_is_said_in_words(server: ViewerServer) -> None:
@@ -319,7 +353,8 @@ def test_large_parquet_is_read_by_ranges(gcs_server: Any, monkeypatch: pytest.Mo
     spent, viewed = [], None
     for _ in range(3):
         began = time.perf_counter()
-        viewed = inspect(open_source(reference), {"codec": "pandas"})
+        source = open_source(reference)
+        viewed = inspect(source, {"codec": "pandas"})
         row = Row("load", -1, "return_value", None, 500, None, reference, None)
         page = pages.instance(
             root="",
@@ -328,6 +363,7 @@ def test_large_parquet_is_read_by_ranges(gcs_server: Any, monkeypatch: pytest.Mo
             opened=row,
             part="",
             shown=viewed.shown,
+            checked="",
             trouble=None,
         ).render()
         spent.append(time.perf_counter() - began)
@@ -335,7 +371,12 @@ def test_large_parquet_is_read_by_ranges(gcs_server: Any, monkeypatch: pytest.Mo
             break
     load_settings.cache_clear()
 
+    print(
+        f"{size:,} bytes stored, {viewed.bytes_read if viewed else 0:,} read, first paint in "
+        f"{', '.join(f'{one:.2f}' for one in spent)} s, {(_memory() - before) / 1e6:.0f} MB more memory"
+    )
     assert size > 200_000_000
+    assert source.checked.startswith("generation, and the size and CRC32C that the bucket states")
     assert viewed is not None and viewed.bytes_read <= 10_000_000
     assert page.count('<th scope="row" class="place">') == 100
     assert min(spent) < 1.5, spent

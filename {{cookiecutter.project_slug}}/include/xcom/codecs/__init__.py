@@ -65,12 +65,7 @@ def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: 
         PayloadTooLargeError: It expands beyond ``max_bytes``.
         UnsupportedTypeError: The package of its type is not installed here.
     """
-    found = find(codec)
-    if not 1 <= version <= found.version:
-        raise PayloadCorruptError(
-            f"codec {codec!r} here reads versions 1 to {found.version}, the payload has version {version}: "
-            "it was written by a newer include/xcom, update this deployment's copy"
-        )
+    found = find(codec, version)
     try:
         return found.decode(payload, type, version, max_bytes)
     except ModuleNotFoundError as error:
@@ -79,8 +74,8 @@ def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: 
         ) from error
 
 
-def find(name: str) -> Codec:
-    """Return the codec of a name.
+def find(name: str, version: int = 1) -> Codec:
+    """Return the codec of a name that reads a version.
 
     Raises:
         PayloadCorruptError: There is none.
@@ -90,7 +85,13 @@ def find(name: str) -> Codec:
         "tree": _tree("parquet"),
         "legacy-json": LegacyJsonCodec(),
     }
-    return built_in.get(name) or _codec(name)
+    found = built_in.get(name) or _codec(name)
+    if not 1 <= version <= found.version:
+        raise PayloadCorruptError(
+            f"codec {name!r} here reads versions 1 to {found.version}, the payload has version {version}: "
+            "it was written by a newer include/xcom, update this deployment's copy"
+        )
+    return found
 
 
 def names() -> list[str]:

@@ -11,6 +11,8 @@ from include.xcom.errors import PayloadCorruptError, UnsupportedTypeError
 if TYPE_CHECKING:
     import numpy as np
 
+    from include.xcom.viewer.pipe import PipedFile
+
 __all__ = ["NumpyCodec"]
 
 
@@ -86,6 +88,12 @@ class NumpyCodec:
             raise PayloadCorruptError(f"the payload is not an .npy file: {error}") from error
         shaped: np.ndarray[Any, Any] = array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
         return shaped if shaped.flags.aligned and shaped.flags.writeable else shaped.copy(order="K")
+
+    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+        """Describe shape, dtype, a sample and a slice."""
+        from include.xcom.viewer import array
+
+        return array.describe(file, asked)
 
 
 def _data(value: np.ndarray[Any, Any], is_fortran: bool) -> Buffer:

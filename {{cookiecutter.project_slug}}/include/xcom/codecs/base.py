@@ -14,7 +14,10 @@ the table in ``codecs/__init__.py``. The contract:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from include.xcom.viewer.pipe import PipedFile
 
 __all__ = ["Buffer", "Codec", "Encoded"]
 
@@ -85,4 +88,24 @@ class Codec(Protocol):
         Raises:
             PayloadCorruptError: The bytes are not of this format.
             PayloadTooLargeError: The payload expands beyond ``max_bytes``.
+        """
+
+    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+        """Describe a payload for people, from as few of its bytes as will do; the payload viewer shows it.
+
+        Called in a process of its own whose memory is limited; nothing is built of what the payload
+        names. The viewer's modules are imported here and not by the module: tasks never need them.
+
+        Args:
+            file: The object. What is read of it comes from the store.
+            asked: ``row`` and ``column`` of a frame, ``index`` of an array, ``start`` of a list,
+                ``part`` of a bundle: what shall be shown. All may be missing.
+
+        Returns:
+            Text, numbers and lists that JSON can hold. ``kind`` names the macro of
+            ``viewer/templates/parts.html`` that shows the rest: ``frame``, ``array``, ``tree``, ``blob``.
+
+        Raises:
+            PayloadCorruptError: The bytes are not of this format.
+            PayloadTooLargeError: It is too large to look at.
         """

@@ -33,6 +33,8 @@ from include.xcom.errors import UnsupportedTypeError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from include.xcom.viewer.pipe import PipedFile
+
 __all__ = ["PandasCodec"]
 
 
@@ -96,6 +98,12 @@ class PandasCodec:
         reader = FrameReader(payload, max_bytes)
         with foreign_errors():
             return _restore_frame(reader)
+
+    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+        """Describe schema, rows and columns."""
+        from include.xcom.viewer import frame
+
+        return frame.describe(file, asked)
 
 
 class _Plan:

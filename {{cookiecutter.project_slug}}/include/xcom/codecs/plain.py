@@ -13,11 +13,14 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from include.xcom.codecs.base import Encoded
 from include.xcom.codecs.compression import compress, decompress
 from include.xcom.errors import PayloadCorruptError
+
+if TYPE_CHECKING:
+    from include.xcom.viewer.pipe import PipedFile
 
 __all__ = ["JsonCodec", "LegacyJsonCodec", "gc_paused", "json_text"]
 
@@ -58,6 +61,12 @@ class JsonCodec:
         except orjson.JSONDecodeError as error:
             raise PayloadCorruptError(f"the payload is not JSON: {error}") from error
 
+    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+        """Describe the tree, or the table that it is."""
+        from include.xcom.viewer import tree
+
+        return tree.describe(file, asked)
+
 
 class LegacyJsonCodec:
     """Reads uncompressed JSON, as the backend of 2023 wrote it; writes nothing."""
@@ -76,6 +85,12 @@ class LegacyJsonCodec:
             return json.loads(bytes(payload))
         except (ValueError, RecursionError) as error:
             raise PayloadCorruptError(f"the payload is not JSON: {error}") from error
+
+    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+        """Describe the tree, or the table that it is."""
+        from include.xcom.viewer import tree
+
+        return tree.describe(file, asked)
 
 
 @contextmanager

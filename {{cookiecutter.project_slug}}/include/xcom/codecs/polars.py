@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from include.xcom.codecs.base import Buffer, Encoded
 from include.xcom.codecs.frame_equality import frames_equal
@@ -11,6 +11,9 @@ from include.xcom.codecs.frame_reader import FrameReader
 from include.xcom.codecs.frame_writer import join, refusing, write_frame
 from include.xcom.codecs.frames import SLICE_BYTES, FrameFormat, foreign_errors, metadata, unsupported
 from include.xcom.errors import UnsupportedTypeError
+
+if TYPE_CHECKING:
+    from include.xcom.viewer.pipe import PipedFile
 
 __all__ = ["PolarsCodec"]
 
@@ -76,6 +79,12 @@ class PolarsCodec:
     def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
         """Decode what ``encode`` wrote; see ``Codec.decode``."""
         return _restore(FrameReader(payload, max_bytes))
+
+    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+        """Describe schema, rows and columns."""
+        from include.xcom.viewer import frame
+
+        return frame.describe(file, asked)
 
 
 def _write(value: Any, frame: Any, facts: dict[str, Any], frame_format: FrameFormat) -> list[Buffer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from include.xcom.codecs.base import Buffer, Encoded
 from include.xcom.codecs.frame_equality import frames_equal
@@ -10,6 +10,9 @@ from include.xcom.codecs.frame_reader import FrameReader
 from include.xcom.codecs.frame_writer import join, refusing, write_frame
 from include.xcom.codecs.frames import FrameFormat, foreign_errors, is_plain, memory_bytes, unsupported
 from include.xcom.errors import UnsupportedTypeError
+
+if TYPE_CHECKING:
+    from include.xcom.viewer.pipe import PipedFile
 
 __all__ = ["ArrowCodec"]
 
@@ -75,6 +78,12 @@ class ArrowCodec:
             batches = table.unify_dictionaries().combine_chunks().to_batches()
             # An empty table has no batch at all.
             return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+        """Describe schema, rows and columns."""
+        from include.xcom.viewer import frame
+
+        return frame.describe(file, asked)
 
 
 def _write(table: Any, frame_format: FrameFormat) -> list[Buffer]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from include.xcom.codecs.base import Encoded
+
+if TYPE_CHECKING:
+    from include.xcom.viewer.pipe import PipedFile
 
 __all__ = ["BytesCodec"]
 
@@ -28,3 +31,9 @@ class BytesCodec:
         if isinstance(buffer, kind) and len(buffer) == len(payload):
             return buffer
         return kind(payload)
+
+    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+        """Describe the picture, text or bytes."""
+        from include.xcom.viewer import blob
+
+        return blob.describe(file, asked)

@@ -15,7 +15,7 @@ import json
 import math
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sized
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from include.xcom.codecs import scalars
 from include.xcom.codecs.base import Buffer, Codec, Encoded
@@ -25,6 +25,9 @@ from include.xcom.codecs.compression import compress, decompress
 from include.xcom.codecs.equality import canonical_text, difference
 from include.xcom.codecs.plain import gc_paused
 from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
+
+if TYPE_CHECKING:
+    from include.xcom.viewer.pipe import PipedFile
 
 __all__ = ["TreeCodec"]
 
@@ -109,6 +112,13 @@ class TreeCodec:
                 return reader.node(_loads(text))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise PayloadCorruptError(f"the payload's skeleton is not what was written: {error!r}") from error
+
+    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+        """Describe the tree, or a bundle's parts and one of them."""
+        from include.xcom.viewer import bundle, tree
+
+        is_zip = is_bundle(memoryview(file.range(0, 4)))
+        return bundle.describe(file, asked) if is_zip else tree.describe(file, asked)
 
 
 class _Writer:

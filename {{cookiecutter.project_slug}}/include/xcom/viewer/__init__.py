@@ -7,11 +7,11 @@ request. How a page is made::
     rows        the rows of the metadata database
     ranged      ranges of a stored object                same allow-list and stores as in tasks
     inspector   starts a process for one payload         limits: time, memory, bytes, number
-      child       reads ranges through its pipe, and describes what it found as plain JSON
-        frame, array, tree, blob
+      child       reads ranges through its pipe, and asks the payload's codec to summarize it
+        frame, array, tree, blob, bundle: what the codecs say, as plain JSON
     pages       HTML of that description, everything escaped
 
 A payload is hostile until proven otherwise. It is decoded in a process of its own that has no
-credentials or settings, is given nothing but ranges of the one object, and has a limit of memory: if a library falls over broken bytes, that
-process ends, and the API server says so.
+credentials or settings, is given nothing but ranges of the one object, and has a limit of memory: if
+a library falls over broken bytes, that process ends, and the API server says so.
 """

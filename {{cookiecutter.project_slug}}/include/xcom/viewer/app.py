@@ -29,7 +29,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from include.xcom.errors import PayloadError
 from include.xcom.reference import PayloadReference
-from include.xcom.viewer import blob, child, limits, pages, rows
+from include.xcom.viewer import blob, bundle, limits, pages, rows
 from include.xcom.viewer.inspector import ViewTimeoutError, inspect
 from include.xcom.viewer.pipe import PipedFile
 from include.xcom.viewer.ranged import Held, Source, open_source
@@ -174,6 +174,7 @@ def _instance(
     opened = opened or (found[0] if found else None)
     shown: dict[str, Any] | None = None
     problem: Trouble | None = None
+    checked = ""
     if opened is not None:
         question = {
             "part": part,
@@ -185,13 +186,21 @@ def _instance(
         size, outcome = 0, "shown"
         try:
             with _one_of(_views):
-                viewed = inspect(*_source_of(opened, question))
-            shown, size = viewed.shown, viewed.bytes_read
+                source, question = _source_of(opened, question)
+                viewed = inspect(source, question)
+            shown, size, checked = viewed.shown, viewed.bytes_read, source.checked
         except (PayloadError, ViewTimeoutError) as error:
             problem, outcome = trouble(error), type(error).__name__
         _log_view("xcom payload viewed", user, ids, opened.key, size, outcome)
     page = pages.instance(
-        root=_root(request), ids=ids, rows=found, opened=opened, part=part, shown=shown, trouble=problem
+        root=_root(request),
+        ids=ids,
+        rows=found,
+        opened=opened,
+        part=part,
+        shown=shown,
+        checked=checked,
+        trouble=problem,
     )
     return _html(page)
 
@@ -206,8 +215,9 @@ def _source_of(row: Row, question: dict[str, Any]) -> tuple[Source, dict[str, An
             from include.xcom.errors import PayloadTooLargeError
 
             raise PayloadTooLargeError(f"The row holds {row.characters:,} characters of JSON.")
-        return Held(row.text.encode(errors="surrogatepass")), {**question, "codec": "inline"}
-    return open_source(row.reference), {**question, "codec": row.reference.codec}
+        return Held(row.text.encode(errors="surrogatepass")), {**question, "codec": "json"}
+    asked = {**question, "codec": row.reference.codec, "version": row.reference.codec_version}
+    return open_source(row.reference), asked
 
 
 def _run(request: Request, user: GetUserDep, sort: str = "stored") -> Response:
@@ -256,10 +266,9 @@ def _object(request: Request, user: GetUserDep, key: str) -> Response:
 
 def _opened(reference: PayloadReference) -> Source:
     try:
-        source = open_source(reference, is_streamed=True)
-        # The first bytes tell whether it is there and still the same, while an error can be said.
-        if source.size:
-            source.read(0, 1)
+        source = open_source(reference)
+        # The first byte tells whether it is there and still the same, while an error can be said.
+        source.read(0, 1)
     except PayloadError as error:
         said = trouble(error)
         raise HTTPException(said.status, f"{said.title}: {said.happened}. {said.advice}") from error
@@ -282,7 +291,7 @@ def _image(request: Request, user: GetUserDep, key: str, part: str = "") -> Resp
     if row.reference.codec == "tree":
         try:
             file = PipedFile(source.size, lambda ranges: [source.read(*span) for span in ranges])
-            start, size = child.members(file)[part]
+            start, size = bundle.members(file)[part]
         except (PayloadError, KeyError) as error:
             raise HTTPException(404, "The payload has no such part.") from error
     elif row.reference.codec != "bytes":

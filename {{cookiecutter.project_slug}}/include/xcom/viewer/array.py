@@ -22,12 +22,9 @@ _VALUES = 200
 _LEVELS = 255
 
 
-def describe(file: PipedFile, *, index: list[int]) -> dict[str, Any]:
-    """Describe an array.
-
-    Args:
-        index: Where the shown slice lies in all axes but the last two.
-    """
+def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+    """Describe an array; ``asked["index"]`` tells where the shown slice lies in all axes but the last two."""
+    index: list[int] = asked.get("index", [])
     shape, is_fortran, dtype, start = _read_head(file)
     count = math.prod(shape)
     if start + count * dtype.itemsize != file.size:

@@ -25,7 +25,7 @@ def image_type(head: bytes) -> str | None:
     return "image/webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
-def describe(file: PipedFile) -> dict[str, Any]:
+def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
     """Describe bytes by their beginning."""
     head = file.range(0, limits.TEXT_CHARACTERS)
     made: dict[str, Any] = {"kind": "blob", "bytes": file.size, "image": image_type(head)}

@@ -30,13 +30,9 @@ _MESSAGES = 20_000
 _NO_FRACTION = re.compile(r"\.0+(?=Z|$)")
 
 
-def describe(file: PipedFile, *, row: int = 0, column: int = 0) -> dict[str, Any]:
-    """Describe a frame.
-
-    Args:
-        row: First row that is shown.
-        column: First column that is shown.
-    """
+def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+    """Describe a frame: rows from ``asked["row"]`` on, of columns from ``asked["column"]`` on."""
+    row, column = asked.get("row", 0), asked.get("column", 0)
     head = file.range(0, 8)
     if head[:4] == b"PAR1":
         table: _Parquet | _Arrow = _Parquet(file)

@@ -14,10 +14,17 @@ VIEW_SECONDS = 20.0
 """From the start of the process that decodes to its end; it is killed then."""
 MEMORY_BYTES = 768 * MIB
 """What decoding may allocate, in the process of its own."""
+LIBRARY_BYTES = 384 * MIB
+"""Of address space that libraries take, whether they are imported before the limit is set or after."""
 READ_BYTES = 64 * MIB
 """Read from the store."""
 WHOLE_BYTES = 4 * MIB
 """Objects up to here are read whole, and their CRC32C is checked."""
+CHECKED_FILE_BYTES = 1024 * MIB
+"""Files of a directory up to here are read once for their CRC32C: 30 ms for 200 MiB that the system
+has in memory. Larger ones are compared by their size."""
+RANGE_SECONDS = 15.0
+"""For one range of an object in a bucket, tries included."""
 RESULT_BYTES = 8 * MIB
 """Of the description that is sent to the page."""
 

@@ -45,6 +45,7 @@ def instance(
     opened: Row | None,
     part: str,
     shown: dict[str, Any] | None,
+    checked: str,
     trouble: Trouble | None,
 ) -> Page:
     """Return the page of a task instance."""
@@ -62,6 +63,7 @@ def instance(
             "rows": rows,
             "opened": opened,
             "shown": shown,
+            "checked": checked,
             "trouble": trouble,
             "link": link,
             "file": f"{root}/object/{ids.path}?" + urlencode({"key": opened.key if opened else ""}),

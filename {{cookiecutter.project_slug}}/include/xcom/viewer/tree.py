@@ -16,16 +16,12 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _TABLE_COLUMNS = 30
 
 
-def describe(file: PipedFile, *, path: list[Any] | None = None, start: int = 0) -> dict[str, Any]:
-    """Describe JSON text, plain or compressed.
-
-    Args:
-        path: Keys and positions that lead to the shown node.
-        start: The first shown item, where the node is a list.
+def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
+    """Describe JSON text, plain or compressed; of a list, items from ``asked["start"]`` on.
 
     Raises:
         PayloadTooLargeError: It is longer than is looked at.
-        PayloadCorruptError: It is not JSON, or the path leads nowhere.
+        PayloadCorruptError: It is not JSON.
     """
     if file.size > limits.JSON_BYTES:
         raise PayloadTooLargeError(
@@ -35,13 +31,8 @@ def describe(file: PipedFile, *, path: list[Any] | None = None, start: int = 0) 
     is_compressed = data[:4] == _ZSTD
     text = decompress(data, limits.JSON_BYTES) if is_compressed else data
     value = _loads(text)
-    for step in path or []:
-        try:
-            value = value[step]
-        except (KeyError, IndexError, TypeError) as error:
-            raise PayloadCorruptError(f"there is no {step!r} in it") from error
     is_list = type(value) is list
-    start = max(0, min(start, len(value) - 1)) if is_list and value else 0
+    start = max(0, min(asked.get("start", 0), len(value) - 1)) if is_list and value else 0
     described: dict[str, Any] = {"kind": "tree", "bytes": len(text), "start": start}
     if is_list:
         described["count"] = len(value)
