@@ -7,6 +7,10 @@ BACKEND = "AIRFLOW__CORE__XCOM_BACKEND=include.xcom_backend.GCPBucketXComBackend
 NEEDED = ("apache-airflow-providers-google", "pyarrow", "orjson", "ormsgpack", "zstandard")
 
 
+SERVICES = ("scheduler", "dag-processor", "api-server", "triggerer")
+COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml")
+
+
 def text_of(name):
     try:
         return pathlib.Path(name).read_text(encoding="utf-8")
@@ -22,9 +26,21 @@ def left_to_do():
         yield "Dockerfile: add the line  ENV " + BACKEND
     requirements = text_of("requirements.txt").lower().replace("_", "-")
     if missing := [name for name in NEEDED if name not in requirements]:
-        yield "requirements.txt: add " + ", ".join(missing) + " (lower bounds: README.md of the template)"
-    if "fake-gcs-server" not in text_of("docker-compose.override.yml"):
+        yield "requirements.txt: add " + ", ".join(missing) + ", each with a lower bound"
+    if "STORAGE_EMULATOR_HOST" not in text_of("docker-compose.override.yml"):
         yield "docker-compose.override.yml: add the service gcs and the environment that points at it"
+    for name in COMPOSE_FILES:
+        if pathlib.Path(name).is_file():
+            yield (
+                "docker-compose.yml: docker compose reads this one or " + name + ", not both; "
+                "to go on with yours, put COMPOSE_FILE=" + name + " into .env"
+            )
+    compose = text_of("docker-compose.yml")
+    if missing := [name for name in SERVICES if f" {name}:" not in compose]:
+        yield (
+            "docker-compose.override.yml: docker-compose.yml has no service " + ", ".join(missing) + "; "
+            "to go on with yours alone, put COMPOSE_FILE=docker-compose.yml into .env"
+        )
 
 
 def main():
@@ -34,6 +50,11 @@ def main():
     if todo := list(left_to_do()):
         lines += ["", "Files that were there before stay as they were. By hand:"]
         lines += [f"  - {line}" for line in todo]
+        lines += [
+            "This adds these lines (look at them first: without | sh it only prints):",
+            f"  cd {slug}",
+            "  python3 -m include.xcom doctor --fixes | sh",
+        ]
     lines += [
         "",
         "Next:",

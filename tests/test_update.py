@@ -1,4 +1,4 @@
-"""Projects live on: cruft creates, updates and links them, and existing ones take the template in."""
+"""Projects live on: cruft creates, updates and links them."""
 
 from __future__ import annotations
 
@@ -13,34 +13,12 @@ import pytest
 from baking import (
     BIN,
     TEMPLATE_FOLDER,
-    Baked,
-    bake,
     clean_environment,
     commit_all,
     contents_of,
-    files_of,
     git,
 )
-from generated_files import expected_files
-
-# An Astro project as people have it: what the CLI lays out, filled with work of their own.
-EXISTING = {
-    ".astro/config.yaml": "project:\n    name: sales\n",
-    ".dockerignore": "astro\n.git\n.env\n",
-    ".env": "SECRET_OF_MINE=1\n",
-    ".gitignore": ".env\nmine/\n",
-    "Dockerfile": "FROM astrocrpublic.azurecr.io/runtime:3.1-14\nRUN echo mine\n",
-    "README.md": "# Sales\n",
-    "airflow_settings.yaml": "airflow:\n  connections:\n    - conn_id: mine\n",
-    "dags/sales.py": "# mine\n",
-    "dags/.airflowignore": "",
-    "include/helpers.py": "X = 1\n",
-    "packages.txt": "libgomp1\n",
-    "plugins/mine.py": "# mine\n",
-    "pyproject.toml": "[tool.black]\nline-length = 88\n",
-    "requirements.txt": "apache-airflow-providers-postgres\n",
-    "tests/dags/test_dag_example.py": "def test_mine():\n    pass\n",
-}
+from existing_projects import ASTRO_IN_USE, adopt, lay_out
 
 
 @pytest.fixture
@@ -138,49 +116,9 @@ def test_cruft_update_works_in_a_clone_without_personal_files(repository: Path, 
     assert list((tmp_path / "clone").rglob("*.rej")) == []
 
 
-def existing_project(tmp_path: Path) -> Path:
-    """Lay out an Astro project of somebody else."""
-    folder = tmp_path / "out" / "Sales.v2"
-    for name, text in EXISTING.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
-
-
-def adopt(template: Path, folder: Path) -> Baked:
-    """Add the template to a project that exists, keeping every file of it."""
-    answers = {"project_slug": folder.name, "include_examples": "false"}
-    return bake(template, folder.parent, answers, "--overwrite-if-exists", "--skip-if-file-exists")
-
-
-def test_adoption_leaves_every_existing_file_and_adds_the_rest(template: Path, tmp_path: Path) -> None:
-    """Byte for byte; and what is added is exactly what was not there."""
-    folder = existing_project(tmp_path)
-
-    baked = adopt(template, folder)
-
-    assert baked.exit_code == 0, baked.said
-    assert {name: (folder / name).read_text() for name in EXISTING} == EXISTING
-    assert set(files_of(folder)) == set(EXISTING) | set(expected_files({"include_examples": "false"}))
-
-
-def test_adoption_names_what_is_to_be_done_by_hand(template: Path, tmp_path: Path) -> None:
-    """Files that stayed lack lines; the person reads which."""
-    folder = existing_project(tmp_path)
-
-    said = adopt(template, folder).said
-
-    assert "Files that were there before stay as they were. By hand:" in said
-    assert "Dockerfile: add the line  ENV AIRFLOW__CORE__XCOM_BACKEND=include.xcom_backend.GCP" in said
-    assert (
-        "requirements.txt: add apache-airflow-providers-google, pyarrow, orjson, ormsgpack, zstandard" in said
-    )
-    assert "docker-compose.override.yml" not in said
-
-
 def test_adopted_project_can_be_linked_and_updated(template: Path, repository: Path, tmp_path: Path) -> None:
     """After `cruft link` the project gets later versions like any other, own files untouched."""
-    folder = existing_project(tmp_path)
+    folder = lay_out(ASTRO_IN_USE, tmp_path)
     adopt(template, folder)
     commit_all(folder, "Adopt the backend")
     context = json.dumps({"project_slug": folder.name, "include_examples": False})
@@ -194,4 +132,4 @@ def test_adopted_project_can_be_linked_and_updated(template: Path, repository: P
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "include/later.py").read_text() == '"""New."""\n'
-    assert {name: (folder / name).read_text() for name in EXISTING} == EXISTING
+    assert {name: (folder / name).read_text() for name in ASTRO_IN_USE} == ASTRO_IN_USE

@@ -9,6 +9,7 @@ Exit codes: 0 fine, 1 problems were found or something could not be done, 2 wron
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import sys
@@ -48,8 +49,22 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--project", type=Path, metavar="DIR", help="folder of the project (default: this one)"
     )
+    doctor.add_argument(
+        "--fixes",
+        action="store_true",
+        help="look at the project's files alone, and print the commands that mend them, for `| sh`",
+    )
     _add_api(doctor)
     _add_json(doctor)
+
+    emulator = command(
+        "emulator",
+        "Add the bucket of this machine (fake-gcs-server) to a docker-compose.override.yml of your own.",
+        "Every line of the file stays; a file that cannot be extended so is left alone, with the reason.",
+    )
+    emulator.add_argument(
+        "--project", type=Path, metavar="DIR", help="folder of the project (default: this one)"
+    )
 
     ls = command(
         "ls",
@@ -120,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     described = parser()
     given = described.parse_args(argv)
+    if (early := _without_airflow(given)) is not None:
+        return early
     # Airflow logs to stdout, which belongs to the results.
     _log_to_stderr()
     from include.xcom.cli.api import AirflowAPIError
@@ -145,7 +162,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _doctor(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
+def _without_airflow(given: argparse.Namespace) -> int | None:
+    """Run what needs the project's files alone; None for everything else."""
+    project = getattr(given, "project", None) or Path.cwd()
+    if given.command == "emulator":
+        return _emulator(project)
+    if given.command != "doctor":
+        return None
+    from include.xcom.cli.project import examine_project
+
+    if given.fixes:
+        for finding in examine_project(project):
+            print(f"# {finding.message}\n{finding.fix}" if finding.fix else f"# {finding.message}")
+        return 0
+    return _doctor(given, None) if importlib.util.find_spec("airflow") is None else None
+
+
+def _emulator(project: Path) -> int:
+    from include.xcom.cli.emulator import FILE, MergeError, add_emulator, merged
+
+    try:
+        was_changed = add_emulator(project)
+    except MergeError as error:
+        _warn(f"{FILE} was not changed: {error}. Add by hand, for the services that you have:")
+        print(merged(""), end="")
+        return 1
+    print(f"{FILE} now has the service gcs" if was_changed else f"{FILE} has an emulator already")
+    return 0
+
+
+def _doctor(given: argparse.Namespace, described: argparse.ArgumentParser | None) -> int:
     from include.xcom.cli.doctor import examine
 
     findings = list(examine(given.project or Path.cwd(), given.api_url, given.api_user))

@@ -19,6 +19,7 @@ import pytest
 from include.xcom import metrics, payloads
 from include.xcom.__main__ import main
 from include.xcom.cli import lifecycle, sweep
+from include.xcom.cli.project import REQUIREMENTS, examine_project
 from include.xcom.cli.tables import age, size, table
 from include.xcom.reference import Coordinates
 from include.xcom.stores import own_store
@@ -446,7 +447,6 @@ class TestDoctor:
         assert problems == {
             ("backend", "export"),
             ("import", "export"),
-            ("project", "echo"),
             ("project", "printf"),
             ("executor", "export"),
         }
@@ -454,17 +454,18 @@ class TestDoctor:
         assert "orjson>=3.11" in fixes
         assert "numpy" not in fixes
 
-    def test_doctor_fixes_of_a_project_mend_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What is pasted is what was missing."""
-        from include.xcom.cli import doctor
-
+    def test_doctor_fixes_of_a_project_mend_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What is pasted is what was missing, and a last line without its end stays a line of its own."""
         monkeypatch.chdir(tmp_path)
-        (tmp_path / "Dockerfile").write_text("FROM runtime\n")
-        (tmp_path / "requirements.txt").write_text("# mine\n")
-        for finding in doctor._project(tmp_path):
-            subprocess.run(["sh", "-c", finding.fix], check=True)
+        (tmp_path / "Dockerfile").write_text("FROM runtime")
+        (tmp_path / "requirements.txt").write_text("# mine")
+        main(["doctor", "--fixes"])
+        subprocess.run(["sh", "-c", capsys.readouterr().out], check=True)
 
-        assert [finding.level for finding in doctor._project(tmp_path)] == ["ok"]
+        assert [finding.level for finding in examine_project(tmp_path)] == ["ok"]
+        assert (tmp_path / "Dockerfile").read_text().splitlines()[0] == "FROM runtime"
 
     def test_doctor_unreadable_settings_is_a_finding(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -483,8 +484,6 @@ class TestDoctor:
 
     def test_doctor_knows_the_requirements_of_this_project(self) -> None:
         """The bounds in the code are those of requirements.txt."""
-        from include.xcom.cli.doctor import REQUIREMENTS
-
         lines = (PROJECT / "requirements.txt").read_text().splitlines()
         listed = dict(line.split(">=") for line in lines if ">=" in line and not line.startswith("#"))
         ours = {name: bound for name, bound in REQUIREMENTS.items() if name in listed}

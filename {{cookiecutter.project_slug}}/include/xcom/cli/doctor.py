@@ -18,6 +18,7 @@ Two things have to be defined:
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shlex
@@ -25,36 +26,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from include.xcom.cli.findings import Finding
+from include.xcom.cli.project import BACKEND, DATAFRAMES, REQUIREMENTS, examine_project
 from include.xcom.errors import PayloadError
 from include.xcom.reference import PayloadReference, coordinates_of
 from include.xcom.settings import BUCKET_VARIABLE, SECTION, Settings, load_settings
 
-__all__ = ["BACKEND", "REQUIREMENTS", "Finding", "examine"]
-
-BACKEND = "include.xcom_backend.GCPBucketXComBackend"
-_ENV_LINE = f"ENV AIRFLOW__CORE__XCOM_BACKEND={BACKEND}"
-
-REQUIREMENTS = {
-    "apache-airflow-providers-google": "22.0.0",
-    "google-auth": "2.40",
-    "google-crc32c": "1.7",
-    "numpy": "2.2",
-    "orjson": "3.11",
-    "ormsgpack": "1.10",
-    "pandas": "2.2.3",
-    "polars": "1.30",
-    "pyarrow": "20.0",
-    "urllib3": "2.5",
-    "zstandard": "0.23",
-}
-"""Lower bounds, as in requirements.txt; a test compares them."""
-_CHOICES = ("pandas", "polars")  # One of them is enough, or none: then frames of it are refused.
+__all__ = ["examine"]
 
 _PRODUCTION_VARIABLES = (
     "KUBERNETES_SERVICE_HOST",
@@ -66,32 +49,6 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
 _DAGS_AT_MOST = 200
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor.
-
-    Attributes:
-        level: ``ok``, ``warning``, ``problem`` or ``skipped``.
-        check: A word for what was looked at.
-        message: What was found.
-        fix: A command or a line to paste; empty where nothing is to be done.
-    """
-
-    level: str
-    check: str
-    message: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        """Return the line."""
-        text = f"{self.level.ljust(7)}  {self.check}: {' '.join(self.message.split())}"
-        return f"{text} | fix: {self.fix}" if self.fix else text
-
-    def as_json(self) -> dict[str, str]:
-        """Return the fields."""
-        return asdict(self)
-
-
 def examine(project: Path, api_url: str | None = None, api_user: str | None = None) -> Iterator[Finding]:
     """Yield the findings, check by check; a check that breaks is a finding too.
 
@@ -100,12 +57,21 @@ def examine(project: Path, api_url: str | None = None, api_user: str | None = No
         api_url: Of Airflow's API; see ``api.Login.find``.
         api_user: Of Airflow's API.
     """
+    if importlib.util.find_spec("airflow") is None:
+        yield Finding(
+            "problem",
+            "airflow",
+            f"is not in {sys.executable}, so only the project's files are looked at",
+            "docker compose exec scheduler python -m include.xcom doctor",
+        )
+        yield from _guarded("project", lambda: examine_project(project))
+        return
     settings: list[Settings] = []
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("airflow", _airflow),
         ("backend", lambda: _backend(project)),
         ("packages", _packages),
-        ("project", lambda: _project(project)),
+        ("project", lambda: examine_project(project)),
         ("settings", lambda: _settings(settings)),
     ]
     for name, check in checks:
@@ -201,7 +167,7 @@ def _packages() -> Iterator[Finding]:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            if name not in _CHOICES:
+            if name not in DATAFRAMES:
                 wrong.append((name, least, "is not installed"))
             continue
         if Version(version) < Version(least):
@@ -212,49 +178,6 @@ def _packages() -> Iterator[Finding]:
         yield Finding("problem", "packages", f"{name} {what}", f"pip install '{name}>={least}'")
     if not wrong:
         yield Finding("ok", "packages", ", ".join(found))
-
-
-def _project(project: Path) -> Iterator[Finding]:
-    """Look for what an existing project has to merge after the template was laid over it."""
-    dockerfile = project / "Dockerfile"
-    requirements = project / "requirements.txt"
-    if not dockerfile.is_file() and not requirements.is_file():
-        yield Finding(
-            "skipped", "project", f"{project.resolve()} has neither Dockerfile nor requirements.txt"
-        )
-        return
-    missing = False
-    if dockerfile.is_file() and not re.search(
-        r"^\s*ENV\s+(.*\s)?AIRFLOW__CORE__XCOM_BACKEND[ =]\S*GCPBucketXComBackend",
-        dockerfile.read_text("utf-8"),
-        re.M,
-    ):
-        missing = True
-        line = shlex.quote(_ENV_LINE)
-        yield Finding(
-            "problem", "project", "Dockerfile does not set the backend", f"echo {line} >> {_path(dockerfile)}"
-        )
-    text = requirements.read_text("utf-8") if requirements.is_file() else ""
-    names = {_canonical(found) for found in re.findall(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)", text, re.M)}
-    absent = [f"{name}>={least}" for name, least in REQUIREMENTS.items() if name not in names | {*_CHOICES}]
-    if absent:
-        missing = True
-        yield Finding(
-            "problem",
-            "project",
-            f"requirements.txt lacks {', '.join(absent)}",
-            f"printf '%s\\n' {' '.join(map(shlex.quote, absent))} >> {_path(requirements)}",
-        )
-    if not missing:
-        yield Finding("ok", "project", "Dockerfile and requirements.txt have the backend's lines")
-
-
-def _path(path: Path) -> str:
-    return shlex.quote(os.path.relpath(path))
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _settings(found: list[Settings]) -> Iterator[Finding]:
