@@ -1,0 +1,309 @@
+"""The guides of docs/how-to/: what one machine can run is run, and every name in them exists.
+
+A block below ``<!-- run -->`` is run by its page's test, all such blocks of a page (or of one name,
+``<!-- run: name -->``) in one shell, in order. Only the template's address is replaced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from baking import BIN, REPOSITORY, TEMPLATE_FOLDER, Baked, clean_environment
+
+DOCS = REPOSITORY / "docs"
+PROJECT = REPOSITORY / TEMPLATE_FOLDER
+GUIDES = ("adopt.md", "astro.md", "celery.md", "composer.md", "helm.md")
+PAGES = sorted([*DOCS.rglob("*.md"), REPOSITORY / "README.md", PROJECT / "README.md"])
+ADDRESS = "gh:org/cookiecutter-astro-gcs-xcom"
+
+# Commands of other products that the guides use, as their references have them (read in November 2026:
+# cloud.google.com/sdk/gcloud/reference, astronomer.io/docs/cli/v1.47, helm.sh/docs/helm).
+FOREIGN = {
+    "gcloud storage buckets create": {
+        "--location",
+        "--uniform-bucket-level-access",
+        "--public-access-prevention",
+        "--soft-delete-duration",
+        "--default-encryption-key",
+    },
+    "gcloud storage buckets update": {
+        "--lifecycle-file",
+        "--clear-soft-delete",
+        "--no-versioning",
+        "--default-encryption-key",
+        "--public-access-prevention",
+        "--uniform-bucket-level-access",
+    },
+    "gcloud storage buckets add-iam-policy-binding": {"--member", "--role", "--condition"},
+    "gcloud storage service-agent": {"--project", "--authorize-cmek"},
+    "gcloud composer environments update": {
+        "--location",
+        "--update-airflow-configs",
+        "--update-pypi-packages-from-file",
+    },
+    "astro deployment variable create": {"--deployment-id"},
+    "astro dev start": set(),
+    "astro dev parse": set(),
+    "astro dev run": None,
+    "astro deploy": {"--dags"},
+    "helm repo add": set(),
+    "helm upgrade": {"--install", "--namespace", "--create-namespace", "--values"},
+    "terraform init": set(),
+    "terraform apply": {"-var"},
+}
+
+
+def blocks(page: Path, name: str = "") -> str:
+    """Return the shell code of a page's marked blocks."""
+    mark = f"<!-- run: {name} -->" if name else "<!-- run -->"
+    found = re.findall(
+        rf"^( *){re.escape(mark)}\n\1```sh\n(.*?)^\1```$", page.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert found, f"{page.name} has no block below {mark}"
+    return "\n".join(textwrap.dedent(code) for _, code in found)
+
+
+@pytest.fixture
+def run(template: Path, tmp_path: Path) -> Callable[..., str]:
+    """Run shell code as a person without settings would, and return what it printed."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    # pipx brings cookiecutter from the network; here it is the one of these tests.
+    (tools / "pipx").write_text(f'#!/bin/sh\nshift 2\nexec "{BIN}/cookiecutter" "$@"\n')
+    (tools / "pipx").chmod(0o755)
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def run(code: str, folder: Path) -> str:
+        environment = clean_environment(home) | {"PATH": f"{tools}:{BIN}:{os.environ['PATH']}"}
+        script = "set -euo pipefail\n" + code.replace(ADDRESS, shlex.quote(str(template)))
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    return run
+
+
+def astro_project(folder: Path) -> dict[str, bytes]:
+    """Lay out a project as people have it; return its files."""
+    files = {
+        "Dockerfile": b"FROM astrocrpublic.azurecr.io/runtime:3.3-8\n",
+        "requirements.txt": b"# Ours.\n",
+        "dags/ours.py": b"",
+        "include/helpers.py": b"X = 1\n",
+    }
+    for name, body in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(body)
+    return files
+
+
+def test_astro_project_gets_to_a_stored_payload_and_a_healthy_doctor(
+    run: Callable[..., str], tmp_path: Path
+) -> None:
+    """adopt.md from its first command to the last one, turning off included."""
+    page = DOCS / "how-to/adopt.md"
+    before = astro_project(tmp_path / "work/sales")
+
+    said = run(blocks(page) + "\n" + blocks(page, "off"), tmp_path / "work")
+
+    assert re.search(r"^ok +project: Dockerfile and requirements.txt have the backend's lines$", said, re.M)
+    assert re.search(r"^ok +import: Airflow loads include\.xcom_backend\.GCPBucketXComBackend$", said, re.M)
+    assert re.search(r"^0 problems, 0 warnings$", said, re.M), said
+    listed = re.findall(r"^(\d+) runs?, (\d+) payloads", said, re.M) or re.findall(
+        r"^manual__.*$", said, re.M
+    )
+    assert len(listed) == 2, said[-3000:]
+    for name, body in before.items():
+        assert (tmp_path / "work/sales" / name).read_bytes().startswith(body), name
+
+
+def test_plain_airflow_project_gets_a_healthy_doctor(run: Callable[..., str], tmp_path: Path) -> None:
+    """adopt.md, without Astro's files."""
+    (tmp_path / "work/my-airflow/dags").mkdir(parents=True)
+
+    said = run(blocks(DOCS / "how-to/adopt.md", "plain"), tmp_path / "work")
+
+    assert re.search(r"^0 problems, 0 warnings$", said, re.M), said
+    assert not (tmp_path / "work/my-airflow/Dockerfile").exists()
+
+
+def test_turning_off_gives_the_error_that_the_guide_prints(tmp_path: Path) -> None:
+    """Who reads an old reference without the backend gets exactly that, and never the reference."""
+    text = (DOCS / "how-to/adopt.md").read_text()
+    (printed,) = re.findall(r"^(ImportError: .*)$", text, re.MULTILINE)
+    code = (
+        "from types import SimpleNamespace; from include.xcom.reference import PayloadReference\n"
+        "from airflow.sdk.bases.xcom import BaseXCom\n"
+        "row = PayloadReference('gs://acme/xcom/a', 'bytes', 1, 1, 'bytes', 1, '00000000', '1').to_row()\n"
+        "print(BaseXCom.deserialize_value(SimpleNamespace(value=row)))"
+    )
+
+    def read(**more: str) -> str:
+        environment = clean_environment(tmp_path) | {
+            "AIRFLOW_HOME": str(tmp_path),
+            "PYTHONPATH": str(PROJECT),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1 and not done.stdout
+        return done.stderr.strip().splitlines()[-1]
+
+    assert read() == printed
+    allowed = read(AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES="include.*")
+    assert "ReferenceNotAllowedError: This XCom is a reference to a payload (gs://acme/xcom/a)" in allowed
+
+
+def test_package_for_composer_brings_the_backend(
+    run: Callable[..., str], baker: Callable[..., Baked], tmp_path: Path
+) -> None:
+    """composer.md: the wheel alone is enough to import the class, and has the pages of the viewer."""
+    project = baker(include_examples="false").project
+
+    run(blocks(DOCS / "how-to/composer.md", "package"), project)
+
+    (wheel,) = (project / "package/dist").glob("*.whl")
+    code = (
+        "from include.xcom_backend import GCPBucketXComBackend as backend\n"
+        "import include.xcom.viewer as viewer; from importlib.resources import files\n"
+        "print(backend.__module__, files(viewer).joinpath('templates/viewer.css').is_file())"
+    )
+    run(f"python -m pip install --quiet --no-deps --target installed {shlex.quote(str(wheel))}", tmp_path)
+    environment = clean_environment(tmp_path) | {
+        "PYTHONPATH": str(tmp_path / "installed"),
+        "AIRFLOW_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "include.xcom_backend True\n", done.stderr
+
+
+def test_plugins_folder_for_composer_serves_the_backend(
+    run: Callable[..., str], baker: Callable[..., Baked], tmp_path: Path
+) -> None:
+    """composer.md: with .airflowignore Airflow finds its plugins and the class; without, it breaks off."""
+    project = baker(include_examples="false").project
+    run(blocks(DOCS / "how-to/composer.md", "plugins"), project)
+    (project / "upload").rename(tmp_path / "plugins")
+    code = f'export AIRFLOW_HOME="{tmp_path}" AIRFLOW__CORE__LOAD_EXAMPLES=False\nairflow {{}} 2>&1'
+
+    assert "payload_viewer" in run(code.format("plugins"), tmp_path)
+    setting = "AIRFLOW__CORE__XCOM_BACKEND=include.xcom_backend.GCPBucketXComBackend"
+    imported = run(
+        f"export {setting}\n" + code.format("db migrate") + " | tail -n 1\n",
+        tmp_path,
+    )
+    assert "Database migration done" in imported
+    (tmp_path / "plugins/.airflowignore").unlink()
+    assert "usage: python -m include.xcom" in run(code.format("plugins") + " || true", tmp_path)
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of every command in a page's shell blocks and transcripts."""
+    for code in re.findall(
+        r"^ *```(?:sh|bash|console)\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE
+    ):
+        code = re.sub(r"<<'END'\n.*?\n *END\n", "\n", code, flags=re.DOTALL).replace("\\\n", " ")
+        is_transcript = bool(re.search(r"^\$ ", code, re.MULTILINE))
+        for line in code.splitlines():
+            if is_transcript and not line.startswith("$ "):
+                continue
+            try:
+                words = shlex.split(line.strip().removeprefix("$ "), comments=True)
+            except ValueError:
+                continue  # A quoted text of several lines.
+            if words:
+                yield words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_commands_of_the_pages_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own are parsed by the program itself; those of others are compared with their references."""
+    monkeypatch.syspath_prepend(str(PROJECT))
+    from include.xcom.__main__ import parser
+
+    for words in commands(page):
+        line = " ".join(words)
+        if "include.xcom" in words and words[words.index("include.xcom") - 1] == "-m":
+            rest = words[words.index("include.xcom") + 1 :]
+            rest = rest[: next((at for at, word in enumerate(rest) if word in ("|", ">")), len(rest))]
+            if rest == ["--help"]:
+                continue
+            try:
+                parser().parse_args(rest)
+            except SystemExit:
+                pytest.fail(f"{page.name}: no such command: {line}")
+        if words[0] in ("gcloud", "astro", "helm", "terraform") and not line.startswith("gcloud auth"):
+            known = [command for command in FOREIGN if line.startswith(command)]
+            assert known, f"{page.name}: not looked up: {line}"
+            flags = FOREIGN[max(known, key=len)]
+            used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+            assert flags is None or used <= flags, f"{page.name}: {line}"
+        if words[0] == "make" and len(words) > 1:
+            assert re.search(rf"^{words[1]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_settings_of_the_pages_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours are fields of Settings, or of the maintenance Dag; others are known to Airflow."""
+    monkeypatch.syspath_prepend(str(PROJECT))
+    from airflow.configuration import conf
+    from include.xcom.settings import Settings
+
+    ours = {field.name for field in dataclasses.fields(Settings)} | {"sweep_schedule"}
+    text = page.read_text()
+    # Celery's options come with its provider, which is not needed here.
+    elsewhere = {("celery", "broker_url"), ("celery", "result_backend"), ("celery", "worker_concurrency")}
+    for section, name in re.findall(r"AIRFLOW__([A-Z_]+?)__([A-Z][A-Z_]*[A-Z])\b", text):
+        if (section, name) == ("SECTION", "NAME") or (section, name) == ("SECTION", "KEY"):
+            continue
+        section, name = section.lower(), name.lower()
+        if section == "gcs_xcom":
+            assert name in ours, f"{page.name}: {name}"
+        elif (section, name) not in elsewhere:
+            assert name in conf.configuration_description.get(section, {}).get("options", {}), (
+                f"{section}.{name}"
+            )
+    for name in re.findall(r"gcs_xcom-([a-z_]+)=", text):
+        assert name in ours, f"{page.name}: {name}"
+    api = (PROJECT / "include/xcom/cli/api.py").read_text()
+    for name in re.findall(r"\bAIRFLOW_API_[A-Z]+\b", text):
+        assert name in api, f"{page.name}: {name}"
+
+
+def test_every_guide_is_named_here() -> None:
+    """A new guide is run or checked as well."""
+    assert sorted(path.name for path in (DOCS / "how-to").glob("*.md")) == sorted(GUIDES)
+    for path in re.findall(
+        r"`(deploy/[a-zA-Z./-]+)`", "".join((DOCS / "how-to" / name).read_text() for name in GUIDES)
+    ):
+        assert (PROJECT / path).exists(), path
