@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(Path(__file__).parent)]
 
 from include.xcom import codecs  # noqa: E402
 from include.xcom.codecs.base import Encoded  # noqa: E402
+from include.xcom.codecs.compression import compress  # noqa: E402
 from include.xcom.codecs.equality import difference  # noqa: E402
 from include.xcom.codecs.inline import Inline  # noqa: E402
-from include.xcom.codecs.plain import json_text  # noqa: E402
+from include.xcom.codecs.plain import json_parts  # noqa: E402
 from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError  # noqa: E402
 from include.xcom.settings import Settings  # noqa: E402
 from strategies import PLAIN, VALUES  # noqa: E402
@@ -59,7 +61,7 @@ def test_any_value_comes_back_the_same_at_any_size(value: Any) -> None:
 @settings(max_examples=600, deadline=None)
 @given(PLAIN)
 def test_fast_type_check_agrees_with_a_slow_one(value: Any) -> None:
-    """``json_text`` takes exactly what the standard library's JSON brings back unchanged."""
+    """``json_parts`` takes exactly what the standard library's JSON brings back unchanged."""
 
     def is_plain(item: Any) -> bool:
         if type(item) is dict:
@@ -75,11 +77,35 @@ def test_fast_type_check_agrees_with_a_slow_one(value: Any) -> None:
     def is_text(text: str) -> bool:
         return not any("\ud800" <= character <= "\udfff" for character in text)
 
-    text = json_text(value)
+    parts = json_parts(value)
 
-    assert (text is not None) == is_plain(value)
-    if text is not None:
-        assert difference(json.loads(text), value) is None
+    assert (parts is not None) == is_plain(value)
+    if parts is not None:
+        assert difference(json.loads(b"".join(parts)), value) is None
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(PLAIN, min_size=1, max_size=9))
+def test_long_lists_agree_with_short_ones(items: list[Any]) -> None:
+    """They are checked, written and read in pieces: the first 64 items, and what follows."""
+    value = [0] * 62 + items
+
+    parts = json_parts(value)
+
+    assert (parts is None) == any(json_parts(item) is None for item in value)
+    if parts is not None:
+        assert difference(json.loads(b"".join(parts)), value) is None
+        payload = memoryview(b"".join(compress(parts)))
+        assert difference(codecs.decode(payload, "json", 1, "list", 10**9), value) is None
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(PLAIN.filter(lambda value: json_parts(value) is not None), st.sampled_from([None, 0, 1]))
+def test_json_of_any_writer_is_read(value: Any, indent: int | None) -> None:
+    """Line ends after commas mean nothing to JSON, wherever they stand."""
+    for text in (json.dumps(value, indent=indent), json.dumps(value, separators=(",\n", ":"))):
+        payload = memoryview(b"".join(compress([text.encode()])))
+        assert difference(codecs.decode(payload, "json", 1, "any", 10**9), value) is None
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

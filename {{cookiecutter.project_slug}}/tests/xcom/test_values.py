@@ -215,7 +215,7 @@ def test_payload_that_was_written_by_hand_builds_nothing(skeleton: str) -> None:
     """A skeleton can name only what its tag allows; all else is an error of ours."""
     from include.xcom.codecs.compression import compress
 
-    payload = memoryview(bytearray(compress(skeleton.encode())))
+    payload = memoryview(bytearray(compress([skeleton.encode()])[0]))
 
     with pytest.raises(PayloadCorruptError):
         codecs.decode(payload, "tree", 1, "dict", 10**6)
@@ -256,12 +256,37 @@ def test_payload_that_expands_without_end_is_refused() -> None:
     """Before memory is taken for it."""
     from include.xcom.codecs.compression import compress
 
-    bomb = memoryview(bytearray(compress(b'"' + b"a" * 50_000_000 + b'"')))
+    bomb = memoryview(bytearray(compress([b'"' + b"a" * 50_000_000 + b'"'])[0]))
 
     assert len(bomb) < 10_000
     for codec in ("json", "tree"):
         with pytest.raises(PayloadTooLargeError, match="expands to 50000002 bytes; the limit is 1000000"):
             codecs.decode(bomb, codec, 1, "str", 1_000_000)
+
+
+def test_long_list_is_one_json_text_with_a_line_for_each_piece(payload_folder: Path) -> None:
+    """Written and read by pieces of about 1 MiB, whatever stands in its strings."""
+    import zstandard
+
+    value = [{"n": n, "text": "a,\n]b" * 20, "more": [n, [n]]} for n in range(40_000)]
+
+    row = payloads.store(value, HERE)
+
+    (file,) = payload_folder.rglob("*.json.zst")
+    text = zstandard.ZstdDecompressor().decompress(file.read_bytes())
+    assert json.loads(text) == value
+    assert 5 < text.count(b"\n") < 10
+    assert payloads.load(row) == value
+
+
+def test_payload_of_two_frames_is_refused() -> None:
+    """Also where the first one is whole."""
+    from include.xcom.codecs.compression import compress
+
+    (frame,) = compress([b"[1]"])
+    for more in (frame, b"garbage after the frame"):
+        with pytest.raises(PayloadCorruptError, match="zstd frame"):
+            codecs.decode(memoryview(frame + more), "json", 1, "list", 10**6)
 
 
 def test_payload_of_a_newer_version_is_refused() -> None:

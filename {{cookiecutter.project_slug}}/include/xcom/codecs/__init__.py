@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.xcom.codecs.base import Codec, Encoded
 from include.xcom.codecs.inline import Inline, airflow_row, survives_database
-from include.xcom.codecs.plain import JsonCodec, LegacyJsonCodec, json_text
+from include.xcom.codecs.plain import JsonCodec, LegacyJsonCodec, json_parts
 from include.xcom.codecs.tree import TreeCodec
 from include.xcom.errors import PayloadCorruptError, UnsupportedTypeError
 
@@ -44,11 +44,11 @@ def encode(value: Any, settings: Settings) -> Inline | Encoded:
     codec = _codec_for(type(value), settings.frame_format)
     if codec is not None:
         return codec.encode(value)
-    text = json_text(value) if type(value) in _PLAIN else None
-    if text is not None:
-        if len(text) <= settings.threshold_bytes and survives_database(value):
+    parts = json_parts(value) if type(value) in _PLAIN else None
+    if parts is not None:
+        if sum(len(part) for part in parts) <= settings.threshold_bytes and survives_database(value):
             return Inline(value)
-        return JsonCodec().encode_text(value, text)
+        return JsonCodec().encode_parts(value, parts)
     encoded = _tree(settings.frame_format).encode(value)
     if encoded.extension == "json.zst" and encoded.raw_bytes <= settings.threshold_bytes:
         row = airflow_row(value, settings.threshold_bytes)

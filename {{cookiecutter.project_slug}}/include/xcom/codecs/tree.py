@@ -89,7 +89,7 @@ class TreeCodec:
         summary: dict[str, int | str] = {"items": len(value)} if isinstance(value, Sized) else {}
         if not writer.parts:
             return Encoded(
-                self.name, self.version, "json.zst", kind.__name__, [compress(text)], size, summary
+                self.name, self.version, "json.zst", kind.__name__, compress([text]), size, summary
             )
         members: list[tuple[str, list[Buffer]]] = [(_SKELETON, [text])]
         members += [(name, part.parts) for name, part in writer.parts]
