@@ -9,7 +9,7 @@ switched off gets an error from Airflow, never the object itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from include.xcom.errors import ReferenceNotAllowedError
@@ -119,8 +119,7 @@ class PayloadReference:
         )
 
 
-@dataclass(frozen=True)
-class Coordinates:
+class Coordinates(NamedTuple):
     """Which XCom a value belongs to, in Airflow's words.
 
     Attributes:

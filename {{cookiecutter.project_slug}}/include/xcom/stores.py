@@ -12,12 +12,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from io import FileIO
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -59,8 +58,7 @@ _LARGE_BYTES = 4 * 1024 * 1024
 _FOLDER_TRIES = 100
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """What a store says of an object that it has just written.
 
     Attributes:
@@ -81,8 +79,7 @@ class Stored:
         return cls(reference.uri, reference.generation, reference.bytes, reference.crc32c)
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """What a store says of one object when it lists many.
 
     Attributes:

@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -56,8 +55,7 @@ class Transient(Exception):
         self.wait_seconds = wait_seconds
 
 
-@dataclass(frozen=True)
-class _Limit:
+class _Limit(NamedTuple):
     deadline: float
     silent_seconds: float
 

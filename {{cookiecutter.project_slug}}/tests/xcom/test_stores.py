@@ -173,7 +173,7 @@ class StoreContract:
 
         for size in (5, 9):
             with pytest.raises(PayloadCorruptError, match=f"is 6 bytes long, and {size} were written"):
-                store.read(replace(stored, size=size), 0, 3)
+                store.read(stored._replace(size=size), 0, 3)
 
     def test_delete_removes_one_object_once(self, store: Store) -> None:
         """Its neighbours stay, and a second delete says that there was nothing."""
@@ -246,4 +246,4 @@ class TestGCSStore(StoreContract):
         stored = store.put("xcom/a", [b"abcdef"])
 
         with pytest.raises(PayloadCorruptError, match="has another CRC32C than what was written"):
-            store.read(replace(stored, crc32c="00000000"), 0, 2)
+            store.read(stored._replace(crc32c="00000000"), 0, 2)

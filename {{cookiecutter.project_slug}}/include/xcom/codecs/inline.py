@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from include.xcom.codecs.classes import serde
 from include.xcom.codecs.equality import difference
@@ -26,8 +25,7 @@ _MAX_NESTING = 120
 _INT_LIMIT = 2**63
 
 
-@dataclass(frozen=True)
-class Inline:
+class Inline(NamedTuple):
     """A value that stays in the database.
 
     Attributes:

@@ -22,7 +22,7 @@ class BytesCodec:
     def encode(self, value: Any) -> Encoded:
         """Encode without a copy."""
         size = len(value)
-        return Encoded(self.name, self.version, "bin", type(value).__name__, [value], size)
+        return Encoded(self.name, self.version, "bin", type(value).__name__, [value], size, {})
 
     def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
         """Decode; an object of the value's type that the payload fills is handed over as it is."""
