@@ -1,7 +1,7 @@
 """Look at payloads, remove what nobody refers to, and find out what is missing in a deployment.
 
 Run it where the backend's settings are: in the project's folder, in a container of it (``astro dev
-run``, ``docker compose run``), or in a deployment. Results go to stdout, everything else to stderr.
+bash``, ``docker compose exec``), or in a deployment. Results go to stdout, everything else to stderr.
 
 Exit codes: 0 fine, 1 problems were found or something could not be done, 2 wrong usage.
 """
