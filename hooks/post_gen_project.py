@@ -1,5 +1,9 @@
-"""Print what to do next. Reads a few files of the project; writes and deletes nothing."""
+"""Print what to do next. Reads a few files of the project; writes and deletes none.
 
+Two folders go if they are empty: a folder's name cannot depend on an answer, as a file's can.
+"""
+
+import contextlib
 import json
 import pathlib
 
@@ -45,6 +49,9 @@ def left_to_do():
 
 def main():
     answers = json.loads(r"""{{ cookiecutter | tojson }}""")
+    for folder in (".github/workflows", ".github"):
+        with contextlib.suppress(OSError):  # It has files.
+            pathlib.Path(folder).rmdir()
     slug, bucket = answers["project_slug"], answers["gcs_bucket"]
     lines = ["", f"{slug} is ready."]
     if todo := list(left_to_do()):

@@ -110,6 +110,7 @@ CHECKS = {
     "dataframe_library": check_choice(["pandas", "polars"]),
     "include_examples": check_boolean,
     "payload_viewer": check_boolean,
+    "ci": check_choice(["none", "github"]),
 }
 
 

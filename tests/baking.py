@@ -23,12 +23,14 @@ BIN = Path(sys.executable).parent
 COMBINATIONS: dict[str, dict[str, str]] = {
     "3.3-local-pandas-examples": {},
     "3.3-celery-polars-bare": {
+        "ci": "github",
         "executor": "CeleryExecutor",
         "dataframe_library": "polars",
         "include_examples": "false",
         "payload_viewer": "false",
     },
     "3.2-local-polars-examples": {
+        "ci": "github",
         "runtime_version": "3.2-9",
         "dataframe_library": "polars",
         "payload_viewer": "false",
@@ -42,6 +44,10 @@ COMBINATIONS: dict[str, dict[str, str]] = {
         "runtime_version": "3.1-21",
         "include_examples": "false",
         "payload_viewer": "false",
+    },
+    "3.1-local-pandas-examples-workflow": {
+        "ci": "github",
+        "runtime_version": "3.1-21",
     },
     "3.1-celery-polars-examples": {
         "runtime_version": "3.1-21",

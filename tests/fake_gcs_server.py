@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+import go_tools
+
 ROOT = Path(__file__).resolve().parents[1]
 
 VERSION = "1.56.1"
 IMAGE = f"fsouza/fake-gcs-server:{VERSION}"
-MODULE = f"github.com/fsouza/fake-gcs-server@v{VERSION}"
+PACKAGE = "github.com/fsouza/fake-gcs-server"
 HOW_TO_GET = (
     f"fake-gcs-server {VERSION} is not here: put it on PATH (its releases have binaries), or start a container "
-    f"engine that has or can pull {IMAGE}, or install Go so that `go install {MODULE}` works"
+    f"engine that has or can pull {IMAGE}, or install Go so that `go install {PACKAGE}@v{VERSION}` works"
 )
 
 
@@ -55,20 +55,17 @@ class GCSServer:
 
 def find_binary() -> Path | None:
     """Return the binary: from PATH, this checkout's cache, the container image, or built with Go."""
-    return _on_path() or _cached() or _from_image() or _built()
+    return (
+        _on_path()
+        or go_tools.cached("fake-gcs-server", VERSION)
+        or _from_image()
+        or go_tools.built("fake-gcs-server", VERSION, PACKAGE)
+    )
 
 
 def _on_path() -> Path | None:
     found = shutil.which("fake-gcs-server")
     return Path(found) if found else None
-
-
-def _cache() -> Path:
-    return ROOT / ".cache" / f"fake-gcs-server-{VERSION}" / "fake-gcs-server"
-
-
-def _cached() -> Path | None:
-    return _cache() if os.access(_cache(), os.X_OK) else None
 
 
 def _from_image() -> Path | None:
@@ -80,42 +77,13 @@ def _from_image() -> Path | None:
         return None
     container = made.stdout.split()[-1]
     try:
-        with _fresh_folder() as folder:
+        with go_tools.fresh_folder() as folder:
             copied = _succeeds(
                 "docker", "cp", f"{container}:/bin/fake-gcs-server", f"{folder}/fake-gcs-server"
             )
-            return _keep(Path(folder) / "fake-gcs-server") if copied else None
+            return go_tools.keep(Path(folder) / "fake-gcs-server", VERSION) if copied else None
     finally:
         _succeeds("docker", "rm", "--force", container)
-
-
-def _built() -> Path | None:
-    """Build it from source: about 80 s, once for each checkout."""
-    if not shutil.which("go"):
-        return None
-    with _fresh_folder() as folder:
-        environment = {**os.environ, "GOBIN": folder, "CGO_ENABLED": "0"}
-        environment.setdefault("GOCACHE", str(ROOT / ".cache" / "go-build"))
-        environment.setdefault("GOPATH", str(ROOT / ".cache" / "go"))
-        if subprocess.run(["go", "install", MODULE], env=environment, check=False, timeout=900).returncode:
-            return None
-        return _keep(Path(folder) / "fake-gcs-server")
-
-
-def _fresh_folder() -> tempfile.TemporaryDirectory[str]:
-    _cache().parent.mkdir(parents=True, exist_ok=True)
-    (ROOT / ".cache" / ".gitignore").write_text("*\n")
-    return tempfile.TemporaryDirectory(dir=_cache().parent)
-
-
-def _keep(binary: Path) -> Path | None:
-    """Move it to its place; two runs at once may both do so. None if it does not run on this machine."""
-    try:
-        binary.chmod(0o755)
-        subprocess.run([binary, "-help"], capture_output=True, check=False, timeout=30)
-    except OSError:
-        return None
-    return binary.replace(_cache())
 
 
 def _succeeds(*command: str) -> bool:

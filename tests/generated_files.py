@@ -69,6 +69,7 @@ ALWAYS = [
     "include/xcom/viewer/app.py",
     "include/xcom/viewer/array.py",
     "include/xcom/viewer/blob.py",
+    "include/xcom/viewer/bundle.py",
     "include/xcom/viewer/charts.py",
     "include/xcom/viewer/child.py",
     "include/xcom/viewer/frame.py",
@@ -120,6 +121,9 @@ EXAMPLES = [
 # payload_viewer
 VIEWER = ["plugins/payload_viewer.py", "tests/xcom/test_viewer.py"]
 
+# ci=github
+GITHUB = [".github/dependabot.yml", ".github/workflows/ci.yml"]
+
 # Git-ignored in a generated project: a colleague's clone has none of them.
 NOT_CLONED = [".env", "airflow_settings.yaml"]
 
@@ -131,4 +135,12 @@ def expected_files(answers: dict[str, str]) -> list[str]:
     """List the files that a project with these answers has."""
     with_examples = answers.get("include_examples", "true") == "true"
     with_viewer = answers.get("payload_viewer", "true") == "true"
-    return sorted([*ALWAYS, *(EXAMPLES if with_examples else []), *(VIEWER if with_viewer else [])])
+    has_workflow = answers.get("ci") == "github"
+    return sorted(
+        [
+            *ALWAYS,
+            *(EXAMPLES if with_examples else []),
+            *(VIEWER if with_viewer else []),
+            *(GITHUB if has_workflow else []),
+        ]
+    )

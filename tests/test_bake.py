@@ -31,6 +31,7 @@ CHOICES = {
     "dataframe_library": ["pandas", "polars"],
     "include_examples": ["true", "false"],
     "payload_viewer": ["true", "false"],
+    "ci": ["none", "github"],
 }
 SWITCHES = {"include_examples", "payload_viewer"}
 

@@ -22,9 +22,6 @@ try:
 except ImportError:  # Python 3.10
     import tomli as tomllib
 
-WINDOWS_FORBIDS = re.compile(
-    r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
-)
 ALREADY_MADE = "3.3-celery-polars-bare"
 
 
@@ -172,17 +169,6 @@ def test_lock_file_has_every_direct_requirement() -> None:
     assert {requirement.name for requirement in wanted} - locked == set()
 
 
-def test_names_are_legal_on_windows_and_short(project: Path) -> None:
-    """For files of the template and of the project: 260 characters is all that Windows gives."""
-    for name in files_of(project):
-        assert not any(WINDOWS_FORBIDS.search(part) for part in name.split("/")), name
-        assert len(name) < 100
-    tracked = git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
-    for name in filter(None, tracked):
-        assert not any(WINDOWS_FORBIDS.search(part) for part in name.split("/")), name
-        assert len(name) < 150, name
-
-
 def test_text_files_end_their_lines_as_linux_does(project: Path) -> None:
     """And have no stray spaces; templates tend to leave some where a condition was."""
     for name in files_of(project):
@@ -265,3 +251,9 @@ def test_commands_of_both_readmes_are_shell(baked_combinations: Callable[[str], 
         for block in blocks:
             for line in re.sub(r"\\\n", " ", block).splitlines():
                 shlex.split(line, comments=True)
+
+
+def test_nothing_is_imported_from_a_conftest() -> None:
+    """There are several: which one is meant would depend on what else is on pytest's command line."""
+    for path in (REPOSITORY / "tests").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) conftest\b", path.read_text(), re.MULTILINE), path
