@@ -8,7 +8,7 @@ LOCK := requirements/dev.txt
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docker-test test-versions lint lock clean bench
+.PHONY: help demo test docker-test test-versions lint lock clean bench docs
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
@@ -33,11 +33,15 @@ lint: $(READY)  ## Check style and types
 	$(PY) -m ruff format --check .
 	cd '{{cookiecutter.project_slug}}' && '$(CURDIR)/$(PY)' -m mypy --config-file pyproject.toml --cache-dir '$(CURDIR)/.mypy_cache' include
 
+docs: $(READY)  ## Build the documentation as a site in .site, check its links (ARGS=--external: all of them)
+	PYTHONPATH=scripts $(VENV)/bin/zensical build --clean --strict
+	$(PY) scripts/check-links .site $(ARGS)
+
 lock: $(READY)  ## Resolve requirements/dev.in anew
 	$(VENV)/bin/uv pip compile --universal --no-header --no-annotate --python-version 3.10 --upgrade requirements/dev.in -o $(LOCK)
 
 clean:  ## Remove what the commands above made, caches inside the template too
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) .demo .site
 	find . -name .git -prune -o \( -name __pycache__ -o -name .hypothesis -o -name .mypy_cache \
 		-o -name .pytest_cache -o -name .ruff_cache \) -prune -exec rm -rf {} +
 

@@ -146,6 +146,15 @@ def test_plain_airflow_project_gets_a_healthy_doctor(run: Callable[..., str], tm
     assert not (tmp_path / "work/my-airflow/Dockerfile").exists()
 
 
+def test_tutorial_ends_with_payloads_in_the_folder(run: Callable[..., str], tmp_path: Path) -> None:
+    """tutorial.md, but for the installation: these tests have everything installed."""
+    said = run(blocks(DOCS / "tutorial.md"), tmp_path)
+
+    assert re.search(r"^0 problems, 0 warnings$", said, re.M), said
+    assert "Stored XCom payload dag_id=example_records" in said
+    assert re.search(r"^\.airflow/xcoms/xcom/example_records/.*\.json\.zst$", said, re.M), said[-2000:]
+
+
 def test_turning_off_gives_the_error_that_the_guide_prints(tmp_path: Path) -> None:
     """Who reads an old reference without the backend gets exactly that, and never the reference."""
     text = (DOCS / "how-to/adopt.md").read_text()
