@@ -18,7 +18,7 @@ from baking import (
     contents_of,
     git,
 )
-from existing_projects import ASTRO_IN_USE, adopt, lay_out
+from existing_projects import TREES, adopt, lay_out
 
 
 @pytest.fixture
@@ -116,9 +116,105 @@ def test_cruft_update_works_in_a_clone_without_personal_files(repository: Path, 
     assert list((tmp_path / "clone").rglob("*.rej")) == []
 
 
-def test_adopted_project_can_be_linked_and_updated(template: Path, repository: Path, tmp_path: Path) -> None:
-    """After `cruft link` the project gets later versions like any other, own files untouched."""
-    folder = lay_out(ASTRO_IN_USE, tmp_path)
+# What people edit in each file, and what a later template changes in it.
+EDITED = {
+    "Dockerfile": ("USER root\nRUN install-our-certificate\nUSER astro\n", "# later\n"),
+    "requirements.txt": ("duckdb>=1\n", "# later\n"),
+    "docker-compose.override.yml": ("  mine: {}\n", "# later\n"),
+    "dags/example_records.py": ("# mine\n", "# later\n"),
+    "README.md": ("\n## Ours\n", "<!-- later -->\n"),
+}
+
+
+def test_cruft_update_merges_into_files_that_people_edit(repository: Path, tmp_path: Path) -> None:
+    """Their lines at the end, the template's at the beginning: both are there, and nothing is rejected.
+
+    The template changes .env too, which people's git ignores: theirs stays, and the rest arrives all the same.
+    """
+    project = create(repository, tmp_path)
+    (project / ".env").write_text("AIRFLOW_PORT=8099\nSECRET_OF_MINE=1\n")
+    for name, (mine, _) in EDITED.items():
+        (project / name).write_text((project / name).read_text() + mine)
+    (project / "dags/own.py").write_text("# mine\n")
+    (project / "dags/example_arrays.py").unlink()
+    commit_all(project, "Work")
+    assert ".env" not in git(project, "ls-files").split()
+    for name, (_, later) in EDITED.items():
+        path = repository / TEMPLATE_FOLDER / name
+        if not path.exists():
+            (path,) = path.parent.glob(f"*%}}{path.name}{{%*")
+        first, _, rest = path.read_text().partition("\n")
+        path.write_text(f"{first}\n{later}{rest}")
+    environment = repository / TEMPLATE_FOLDER / ".env"
+    environment.write_text(environment.read_text() + "LATER=1\n")
+    commit_all(repository, "Improve the template")
+
+    done = cruft(tmp_path, project, "update", "--skip-apply-ask")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, (mine, later) in EDITED.items():
+        text = (project / name).read_text()
+        assert text.endswith(mine), name
+        assert text.partition("\n")[2].startswith(later), name
+    assert (project / ".env").read_text() == "AIRFLOW_PORT=8099\nSECRET_OF_MINE=1\n"
+    assert (project / "dags/own.py").read_text() == "# mine\n"
+    assert not (project / "dags/example_arrays.py").exists()
+    assert list(project.rglob("*.rej")) == []
+    assert "<<<<<<<" not in git(project, "diff")
+    assert cruft(tmp_path, project, "check").returncode == 0
+
+
+def test_cruft_update_that_meets_the_same_line_leaves_the_choice(repository: Path, tmp_path: Path) -> None:
+    """A conflict as in any merge of git, in that file alone; the rest of the update is there."""
+    project = create(repository, tmp_path)
+    dockerfile = project / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text().replace("runtime:3.3-8", "runtime:3.3-9"))
+    commit_all(project, "Take a newer image")
+    theirs = repository / TEMPLATE_FOLDER / "Dockerfile"
+    first, _, rest = theirs.read_text().partition("\n")
+    theirs.write_text(f"FROM astrocrpublic.azurecr.io/runtime:3.4-1\n{rest}")
+    (repository / TEMPLATE_FOLDER / "include/later.py").write_text('"""New."""\n')
+    commit_all(repository, "Improve the template")
+
+    cruft(tmp_path, project, "update", "--skip-apply-ask")
+
+    assert git(project, "diff", "--name-only", "--diff-filter=U").split() == ["Dockerfile"]
+    assert "runtime:3.3-9" in dockerfile.read_text()
+    assert "runtime:3.4-1" in dockerfile.read_text()
+    assert (project / "include/later.py").exists()
+
+
+def test_cruft_update_can_change_an_answer(repository: Path, tmp_path: Path) -> None:
+    """A workflow and workers for a project that was made without; files of the old answers go."""
+    project = create(repository, tmp_path)
+    answers = {"ci": "github", "executor": "CeleryExecutor", "include_examples": False}
+    context = json.dumps(answers)
+
+    done = cruft(
+        tmp_path,
+        project,
+        "update",
+        "--skip-apply-ask",
+        "--variables-to-update",
+        context,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project / ".github/workflows/ci.yml").exists()
+    assert "\n  worker:\n" in (project / "docker-compose.yml").read_text()
+    assert not (project / "dags/example_records.py").exists()
+
+
+@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
+def test_adopted_project_can_be_linked_and_updated(
+    tree: dict[str, str], template: Path, repository: Path, tmp_path: Path
+) -> None:
+    """After `cruft link` the project gets later versions like any other, own files untouched.
+
+    Also files that the template changes and that were there before it: their text is not the template's,
+    so git cannot merge them, says so in a .rej file beside each, and leaves them as they are.
+    """
+    folder = lay_out(tree, tmp_path)
     adopt(template, folder)
     commit_all(folder, "Adopt the backend")
     context = json.dumps({"project_slug": folder.name, "include_examples": False})
@@ -132,4 +228,17 @@ def test_adopted_project_can_be_linked_and_updated(template: Path, repository: P
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "include/later.py").read_text() == '"""New."""\n'
-    assert {name: (folder / name).read_text() for name in ASTRO_IN_USE} == ASTRO_IN_USE
+    assert {name: (folder / name).read_text() for name in tree} == tree
+    assert list(folder.rglob("*.rej")) == []
+
+    commit_all(folder, "Update")
+    requirements = repository / TEMPLATE_FOLDER / "requirements.txt"
+    requirements.write_text(requirements.read_text().replace("orjson>=3.11", "orjson>=3.12"))
+    settings = repository / TEMPLATE_FOLDER / "include/xcom/settings.py"
+    settings.write_text(settings.read_text() + "\n# later\n")
+    commit_all(repository, "Need a newer orjson")
+    done = cruft(tmp_path, folder, "update", "--skip-apply-ask")
+
+    assert (folder / "include/xcom/settings.py").read_text().endswith("# later\n")
+    assert (folder / "requirements.txt").read_text() == tree["requirements.txt"]
+    assert [path.name for path in folder.rglob("*.rej")] == ["requirements.txt.rej"]
