@@ -44,7 +44,7 @@ def write_frame(
 
             writer = pq.ParquetWriter(file, schema, **_parquet_options(schema, first))
         else:
-            options = pa.ipc.IpcWriteOptions(compression="lz4", unify_dictionaries=True)
+            options = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
             writer = pa.ipc.new_file(file, schema, options=options)
         with writer:
             while first is not None:

@@ -4,7 +4,7 @@ These codecs turn their values into Arrow columns; ``frame_writer`` and ``frame_
 into a file and back. Both formats are open: any Parquet or Feather (Arrow IPC file) reader takes
 them. What only our codecs need lies under the schema metadata key ``xcom``.
 
-Parquet is the default because everything reads it, BigQuery included. Arrow IPC (lz4) is the fast
+Parquet is the default because everything reads it, BigQuery included. Arrow IPC, uncompressed, is the fast
 setting.
 """
 
