@@ -5,6 +5,7 @@ port of the loopback interface, which it prints, and ends when its standard inpu
 
     GET /-/count        how many requests came since the last time it was asked
     GET /-/delay/0.02   seconds to wait before each request is passed on, from now on
+    GET /-/rate/1e8     bytes a second that each connection carries to the client, from now on; 0: all
 
 Usage: ``python proxy.py PORT_OF_THE_SERVER``
 """
@@ -23,6 +24,7 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.port = port
         self.delay_seconds = 0.0
+        self.rate = 0.0
         self.count = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,7 +46,7 @@ class Proxy:
                 writer.write(answer)
                 status = int(answer.split(b" ", 2)[1])
                 if method != b"HEAD" and status >= 200 and status not in (204, 304):
-                    await _body(answer, upstream_reader, writer)
+                    await _body(answer, upstream_reader, writer, self.rate)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -57,6 +59,9 @@ class Proxy:
         if verb == "delay":
             self.delay_seconds = float(values[0])
             return b""
+        if verb == "rate":
+            self.rate = float(values[0])
+            return b""
         count, self.count = self.count, 0
         return str(count).encode()
 
@@ -68,7 +73,9 @@ async def _head(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def _body(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _body(
+    head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: float = 0.0
+) -> None:
     fields = {}
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
@@ -81,10 +88,14 @@ async def _body(head: bytes, reader: asyncio.StreamReader, writer: asyncio.Strea
             await _copy(reader, writer, size + 2)
             if not size:
                 return
-    await _copy(reader, writer, int(fields.get(b"content-length", b"0")))
+    await _copy(reader, writer, int(fields.get(b"content-length", b"0")), rate)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size: int) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size: int, rate: float = 0.0
+) -> None:
+    loop = asyncio.get_running_loop()
+    began, whole = loop.time(), size
     while size:
         piece = await reader.read(min(size, _LIMIT_BYTES))
         if not piece:
@@ -92,6 +103,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size
         size -= len(piece)
         writer.write(piece)
         await writer.drain()
+        if rate:
+            await asyncio.sleep(began + (whole - size) / rate - loop.time())
 
 
 async def main(port: int) -> None:

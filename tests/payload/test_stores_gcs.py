@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -442,6 +443,71 @@ def test_get_other_generation_is_missing(store: gcs.GCSStore, gcs_server: Any) -
     """An object that replaced ours under its name is not handed out as ours."""
     reference = existing(gcs_server)
     gcs_server.write(NAME, BODY[::-1])
+
+    with pytest.raises(PayloadMissingError, match="no such object or generation"):
+        store.get(reference)
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the test's object for one that is read in ranges: five of them, of 10,240 bytes each."""
+    monkeypatch.setattr(gcs, "_RANGE_BYTES", 10_000)
+
+
+@pytest.mark.usefixtures("large")
+def test_get_of_a_large_object_takes_several_connections_at_once(
+    store: gcs.GCSStore, proxy: FaultProxy, gcs_server: Any
+) -> None:
+    """Each carries a range of its own, and serves again afterwards."""
+    reference = existing(gcs_server)
+    proxy.latency_seconds = 0.05
+
+    assert bytes(store.get(reference)) == BODY
+    first = proxy.connections
+    assert bytes(store.get(reference)) == BODY
+
+    ranges = {headers["range"] for _, _, headers in proxy.requests}
+    assert ranges == {f"bytes={start}-{start + 10_239}" for start in range(0, len(BODY), 10_240)}
+    assert proxy.count("GET") == 10
+    assert proxy.most_in_flight == 5
+    assert proxy.connections == first == 5
+
+
+RANGE_FAULTS = {
+    "unavailable": faults.answer(503),
+    "reset": faults.reset,
+    "reset-in-answer": faults.reset_in_answer,
+    "cut-answer": faults.cut_answer,
+    "flipped-bit": faults.flip_download,
+}
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("fault", RANGE_FAULTS.values(), ids=RANGE_FAULTS.keys())
+def test_get_of_a_large_object_with_a_fault_in_one_range_gives_the_payload(
+    store: gcs.GCSStore, proxy: FaultProxy, gcs_server: Any, fault: Any
+) -> None:
+    """Only that range is asked for again, or the whole where nobody can say which range it is."""
+    reference = existing(gcs_server)
+    proxy.plan(fault)
+
+    assert bytes(store.get(reference)) == BODY
+    assert proxy.count("GET") == 6
+
+
+@pytest.mark.usefixtures("large")
+def test_get_of_a_large_object_that_is_gone_or_altered_says_so(
+    store: gcs.GCSStore, proxy: FaultProxy, gcs_server: Any
+) -> None:
+    """As of a small one, and no half of it is handed on."""
+    reference = existing(gcs_server)
+    altered = replace(reference, crc32c="00000000")
+    with pytest.raises(PayloadCorruptError, match="has another CRC32C than what was written"):
+        store.get(altered)
+    with pytest.raises(PayloadCorruptError, match="is 51200 bytes long, and 51300 were written"):
+        store.get(replace(reference, bytes=len(BODY) + 100))
+
+    store.delete(reference.uri, reference.generation)
 
     with pytest.raises(PayloadMissingError, match="no such object or generation"):
         store.get(reference)
