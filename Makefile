@@ -8,7 +8,7 @@ LOCK := requirements/dev.txt
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docker-test test-versions lint lock clean bench docs
+.PHONY: help demo test docker-test test-versions lint lock clean bench docs outdated
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ docs: $(READY)  ## Build the documentation as a site in .site, check its links (
 
 lock: $(READY)  ## Resolve requirements/dev.in anew
 	$(VENV)/bin/uv pip compile --universal --no-header --no-annotate --python-version 3.10 --upgrade requirements/dev.in -o $(LOCK)
+
+outdated: $(READY)  ## Say which pinned versions are behind: packages, images, Go programs, GitHub actions
+	$(PY) scripts/outdated $(ARGS)
 
 clean:  ## Remove what the commands above made, caches inside the template too
 	rm -rf $(VENV) .demo .site
