@@ -163,6 +163,10 @@ class Proxy(_Process):
         """Delay every request from now on."""
         urlopen(f"{self.url}/-/delay/{seconds}", timeout=10).close()
 
+    def limit(self, bytes_per_second: float) -> None:
+        """Let each connection carry no more than this to the client from now on; 0: all that it can."""
+        urlopen(f"{self.url}/-/rate/{bytes_per_second}", timeout=10).close()
+
 
 def _ended(log: Path) -> RuntimeError:
     last = log.read_text(errors="replace").rstrip().splitlines()[-15:]
