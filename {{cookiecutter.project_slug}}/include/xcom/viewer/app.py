@@ -162,6 +162,7 @@ def _instance(
     column: int = 0,
     start: int = 0,
     index: str = "",
+    whole: bool = False,
 ) -> Response:
     """Show the XComs of a task instance, one of them opened."""
     ids = _allowed(request, user, 4)
@@ -181,6 +182,7 @@ def _instance(
             "row": max(row, 0),
             "column": max(column, 0),
             "start": max(start, 0),
+            "whole": whole,
             "index": [int(one) for one in index.split(",")[:32] if one.isdecimal() and len(one) < 12],
         }
         size, outcome = 0, "shown"

@@ -2,7 +2,7 @@
 
 Of a Parquet file its footer is read, then pages of the shown columns in the shown row groups; of an
 Arrow file the heads of its messages, then the shown record batches. Sizes are added up before
-anything is decoded.
+anything is decoded. Statistics in the footer are not looked at: the codecs write none.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from include.xcom.codecs.frame_reader import leaf_count
-from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError
+from include.xcom.errors import PayloadCorruptError
 from include.xcom.viewer import limits
 from include.xcom.viewer.numbers import histogram, short
 from include.xcom.viewer.pipe import PipedFile
@@ -35,7 +36,7 @@ def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
     row, column = asked.get("row", 0), asked.get("column", 0)
     head = file.range(0, 8)
     if head[:4] == b"PAR1":
-        table: _Parquet | _Arrow = _Parquet(file)
+        table: _Table = _Parquet(file)
     elif head == b"ARROW1\0\0":
         table = _Arrow(file)
     else:
@@ -68,9 +69,14 @@ def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
         "cells": _cells(page) if page is not None else [],
         "sampled": 0,
         "places": 0,
+        "can_be_whole": False,
     }
     if count and table.rows:
-        sample, places = table.sample(shown)
+        if table.is_affordable(shown, is_asked_for=bool(asked.get("whole"))):
+            sample, places = table.read(shown, 0, table.rows), 1
+        else:
+            sample, places = table.sample(shown)
+            described["can_be_whole"] = table.is_affordable(shown, is_asked_for=True)
         described["sampled"], described["places"] = sample.num_rows, places
         is_whole = sample.num_rows == table.rows
         for facts, values in zip(described["columns"], sample.columns, strict=True):
@@ -87,81 +93,153 @@ def cut(text: str, characters: int) -> str:
 # ------------------------------------------------------------------------------------------- the files
 
 
-class _Parquet:
+class _Table:
+    """A file whose rows lie in groups, each of which can be read from its first row on.
+
+    Attributes:
+        starts: First row of each group, and at last the number of all rows.
+    """
+
+    format: str
+    schema: pa.Schema
+    starts: list[int]
+
+    def __init__(self, file: PipedFile) -> None:
+        self._file = file
+
+    @property
+    def rows(self) -> int:
+        return self.starts[-1]
+
+    @property
+    def groups(self) -> int:
+        return len(self.starts) - 1
+
+    def affordable(self, first: int) -> list[int]:
+        """Return the columns from ``first`` on that fit on a page and into the budget of a view."""
+        raise NotImplementedError
+
+    def _cost(self, positions: list[int], group: int, *, is_whole: bool) -> int:
+        """Estimate the bytes that must be read for the first rows of a group, or for all."""
+        raise NotImplementedError
+
+    def _ranges(self, positions: list[int], group: int, *, is_whole: bool) -> list[tuple[int, int]]:
+        """Return what had better be asked for at once: a store far away answers once, not by column."""
+        raise NotImplementedError
+
+    def _group(self, positions: list[int], group: int, start: int, stop: int) -> pa.Table:
+        raise NotImplementedError
+
+    def read(self, positions: list[int], row: int, count: int) -> pa.Table:
+        """Read rows, of the groups that hold them."""
+        spans = []
+        for group in range(self.groups):
+            first, last = self.starts[group], self.starts[group + 1]
+            start, stop = max(row, first), min(row + count, last)
+            if start < stop:
+                spans.append((group, start - first, stop - first))
+        return self._concat(positions, spans)
+
+    def _concat(self, positions: list[int], spans: list[tuple[int, int, int]]) -> pa.Table:
+        import pyarrow as pa
+
+        ranges = []
+        for group, start, stop in spans:
+            is_whole = stop - start == self.starts[group + 1] - self.starts[group]
+            ranges += self._ranges(positions, group, is_whole=is_whole)
+        self._file.fetch(ranges)
+        pieces = [self._group(positions, *span) for span in spans]
+        return pa.concat_tables(pieces) if pieces else _of(self.schema, positions).empty_table()
+
+    def is_affordable(self, positions: list[int], *, is_asked_for: bool) -> bool:
+        """Tell whether a view may read all rows: those of a small file, or more if a person asks for it."""
+        some = (limits.FIRST_PAINT_BYTES, limits.WHOLE_CELLS)
+        most, cells = (limits.ASKED_BYTES, limits.ASKED_CELLS) if is_asked_for else some
+        cost = sum(self._cost(positions, group, is_whole=True) for group in range(self.groups))
+        return cost <= most and self.rows * len(positions) <= cells
+
+    def sample(self, positions: list[int]) -> tuple[pa.Table, int]:
+        """Return the first rows of some groups that are spread over the file, and their number."""
+        first = self._cost(positions, 0, is_whole=False)
+        places = max(1, min(limits.SAMPLE_PLACES, self.groups, limits.FIRST_PAINT_BYTES // max(first, 1)))
+        rows = limits.SAMPLE_ROWS // places
+        spans = []
+        for place in range(places):
+            group = place * self.groups // places
+            spans.append((group, 0, min(rows, self.starts[group + 1] - self.starts[group])))
+        return self._concat(positions, spans), places
+
+
+def _of(schema: pa.Schema, positions: list[int]) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([schema.field(position) for position in positions])
+
+
+class _Parquet(_Table):
     format = "Parquet"
 
     def __init__(self, file: PipedFile) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        super().__init__(file)
         file.fetch([(0, 8), (file.size - 64 * 1024, file.size)])
-        self._file = file
         self._parquet = pq.ParquetFile(
             pa.PythonFile(file, mode="r"), buffer_size=_BUFFER_BYTES, pre_buffer=False
         )
         self._facts = self._parquet.metadata
         self.schema = self._parquet.schema_arrow
-        self.rows = self._facts.num_rows
-        self.groups = self._facts.num_row_groups
-        self._starts = [0]
-        for group in range(self.groups):
-            self._starts.append(self._starts[-1] + self._facts.row_group(group).num_rows)
+        counts = [self._facts.row_group(group).num_rows for group in range(self._facts.num_row_groups)]
+        self.starts = list(accumulate(counts, initial=0))
         self._leaves = []
         leaf = 0
         for field in self.schema:
             width = leaf_count(field.type)
             self._leaves.append(list(range(leaf, leaf + width)))
             leaf += width
-        if leaf != self._facts.num_columns or self._starts[-1] != self.rows:
+        if leaf != self._facts.num_columns or self.rows != self._facts.num_rows or min(counts, default=0) < 0:
             raise PayloadCorruptError("the footer contradicts itself")
 
     def affordable(self, first: int) -> list[int]:
-        """Return the columns from ``first`` on whose first pages fit into the budget of a view."""
         shown: list[int] = []
         spent = 0
         for position in range(first, min(first + limits.PAGE_COLUMNS, len(self.schema))):
-            spent += self._first_page_bytes(position, 0) if self.groups else 0
+            spent += self._cost([position], 0, is_whole=False) if self.groups else 0
             if shown and spent > limits.FIRST_PAINT_BYTES:
                 break
             shown.append(position)
         return shown
 
-    def _first_page_bytes(self, position: int, group: int) -> int:
+    def _chunks(self, positions: list[int], group: int) -> Iterator[Any]:
+        for position in positions:
+            for leaf in self._leaves[position]:
+                yield self._facts.row_group(group).column(leaf)
+
+    def _cost(self, positions: list[int], group: int, *, is_whole: bool) -> int:
         total = 0
-        for leaf in self._leaves[position]:
-            chunk = self._facts.row_group(group).column(leaf)
-            # A page holds about 1 MiB before compression; a dictionary as much again.
+        for chunk in self._chunks(positions, group):
             expanded = max(chunk.total_uncompressed_size, 1)
+            # A page holds about 1 MiB before compression; a dictionary as much again.
             pages = 2 if chunk.has_dictionary_page else 1
-            page = min(expanded, pages * limits.MIB + _BUFFER_BYTES)
+            page = expanded if is_whole else min(expanded, pages * limits.MIB + _BUFFER_BYTES)
             total += page * chunk.total_compressed_size // expanded
         return total
 
-    def _chunk_bytes(self, positions: list[int]) -> int:
-        return sum(
-            self._facts.row_group(group).column(leaf).total_compressed_size
-            for group in range(self.groups)
-            for position in positions
-            for leaf in self._leaves[position]
-        )
-
-    def read(self, positions: list[int], row: int, count: int) -> pa.Table:
-        """Read rows, of row groups that hold them."""
-        import pyarrow as pa
-
-        pieces = []
-        for group in range(self.groups):
-            start, stop = self._starts[group], self._starts[group + 1]
-            if stop > row and start < row + count:
-                last = min(row + count, stop) - start
-                pieces.append(self._group(positions, group, max(row - start, 0), last))
-        return pa.concat_tables(pieces) if pieces else self.schema.empty_table().select(positions)
+    def _ranges(self, positions: list[int], group: int, *, is_whole: bool) -> list[tuple[int, int]]:
+        wanted = []
+        for chunk in self._chunks(positions, group):
+            start = chunk.data_page_offset
+            if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+                start = min(start, chunk.dictionary_page_offset)
+            size = chunk.total_compressed_size
+            wanted.append((start, start + (size if is_whole else min(size, _BUFFER_BYTES))))
+        return wanted
 
     def _group(self, positions: list[int], group: int, start: int, stop: int) -> pa.Table:
         import pyarrow as pa
 
         leaves = [leaf for position in positions for leaf in self._leaves[position]]
-        self._prefetch(leaves, group)
         batches, seen = [], 0
         for batch in self._parquet.reader.iter_batches(
             min(max(stop, 1), _SLICE_ROWS), [group], column_indices=leaves, use_threads=False
@@ -172,67 +250,35 @@ class _Parquet:
             seen += batch.num_rows
             if seen >= stop:
                 break
-        schema = pa.schema([self.schema.field(position) for position in positions])
         if not batches:
-            return schema.empty_table()
+            return _of(self.schema, positions).empty_table()
         table = pa.Table.from_batches(batches)
         # Offsets are checked before anything follows them.
         table.validate(full=True)
         return table
 
-    def _prefetch(self, leaves: list[int], group: int) -> None:
-        """Ask for the beginnings of all columns at once: a store far away answers once, not by column."""
-        wanted = []
-        for leaf in leaves:
-            chunk = self._facts.row_group(group).column(leaf)
-            start = chunk.data_page_offset
-            if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-                start = min(start, chunk.dictionary_page_offset)
-            wanted.append((start, start + min(chunk.total_compressed_size, _BUFFER_BYTES)))
-        self._file.fetch(wanted)
 
-    def sample(self, positions: list[int]) -> tuple[pa.Table, int]:
-        """Return all rows if they are few, else the first ones of some row groups."""
-        import pyarrow as pa
-
-        cost = self._chunk_bytes(positions)
-        if cost <= limits.FIRST_PAINT_BYTES and self.rows * len(positions) <= limits.WHOLE_CELLS:
-            return self.read(positions, 0, self.rows), 1
-        first = sum(self._first_page_bytes(position, 0) for position in positions)
-        places = max(1, min(limits.SAMPLE_PLACES, self.groups, limits.FIRST_PAINT_BYTES // max(first, 1)))
-        groups = [place * self.groups // places for place in range(places)]
-        rows = limits.SAMPLE_ROWS // places
-        pieces = [
-            self._group(positions, group, 0, min(rows, self._starts[group + 1] - self._starts[group]))
-            for group in groups
-        ]
-        return pa.concat_tables(pieces), places
-
-
-class _Arrow:
+class _Arrow(_Table):
     format = "Arrow"
 
     def __init__(self, file: PipedFile) -> None:
         import pyarrow as pa
 
-        self._file = file
-        self._batches: list[tuple[int, int, int, int]] = []  # first row, rows, start, size
+        super().__init__(file)
         self._heads: list[tuple[int, int]] = []  # schema and dictionaries
-        self.rows = 0
-        self._expanded: dict[int, int] = {}
-        for kind, start, size, rows, expanded in self._messages():
-            self._expanded[start] = expanded
+        self._batches: list[tuple[int, int]] = []
+        self.starts = [0]
+        for kind, start, stop, rows in self._messages():
             if kind == _BATCH:
-                self._batches.append((self.rows, rows, start, size))
-                self.rows += rows
+                self._batches.append((start, stop))
+                self.starts.append(self.rows + rows)
             elif kind in (_SCHEMA, _DICTIONARY):
-                self._heads.append((start, size))
+                self._heads.append((start, stop))
         if not self._heads:
             raise PayloadCorruptError("the file holds no schema")
-        self.groups = len(self._batches)
-        self.schema = pa.ipc.read_schema(pa.py_buffer(file.range(*_span(self._heads[0]))))
+        self.schema = pa.ipc.read_schema(pa.py_buffer(file.range(*self._heads[0])))
 
-    def _messages(self) -> Iterator[tuple[int, int, int, int, int]]:
+    def _messages(self) -> Iterator[tuple[int, int, int, int]]:
         """Walk over the messages by their heads; bodies are not read."""
         at = 8
         for _ in range(_MESSAGES):
@@ -242,54 +288,41 @@ class _Arrow:
             (length,) = struct.unpack("<i", head[4:])
             if length <= 0:
                 return
-            kind, body, rows, expanded = _head_of(self._file.range(at + 8, at + 8 + length))
-            size = 8 + length + body
-            if body < 0 or rows < 0 or at + size > self._file.size:
+            kind, body, rows = _head_of(self._file.range(at + 8, at + 8 + length))
+            stop = at + 8 + length + body
+            if body < 0 or rows < 0 or stop > self._file.size:
                 raise PayloadCorruptError("a message of the file is longer than the file")
-            yield kind, at, size, rows, expanded
-            at += size
+            yield kind, at, stop, rows
+            at = stop
 
     def affordable(self, first: int) -> list[int]:
-        """Return the columns from ``first`` on that fit on a page."""
         return list(range(first, min(first + limits.PAGE_COLUMNS, len(self.schema))))
 
-    def read(self, positions: list[int], row: int, count: int) -> pa.Table:
-        """Read rows, of record batches that hold them."""
+    def _cost(self, positions: list[int], group: int, *, is_whole: bool) -> int:
+        # A record batch is read whole, whatever columns and rows of it are shown.
+        return sum(stop - start for start, stop in self._ranges(positions, group, is_whole=is_whole))
+
+    def _ranges(self, positions: list[int], group: int, *, is_whole: bool) -> list[tuple[int, int]]:
+        return [*self._heads, self._batches[group]]
+
+    def _group(self, positions: list[int], group: int, start: int, stop: int) -> pa.Table:
         import pyarrow as pa
 
-        wanted = [batch for batch in self._batches if batch[0] + batch[1] > row and batch[0] < row + count]
-        if not wanted:
-            return pa.schema([self.schema.field(position) for position in positions]).empty_table()
-        ranges = [*self._heads, *((start, size) for _, _, start, size in wanted)]
-        total = sum(size for _, size in ranges)
-        if total > limits.READ_BYTES or sum(self._expanded[start] for start, _ in ranges) > 2**30:
-            raise PayloadTooLargeError(f"its rows lie in record batches of {total:,} bytes")
-        self._file.fetch([_span(item) for item in ranges])
-        # The heads and the batches, one after the other, are a stream.
-        stream = b"".join(self._file.range(*_span(item)) for item in ranges) + b"\xff\xff\xff\xff\0\0\0\0"
+        # The heads and a batch, one after the other, are a stream.
+        ranges = self._ranges(positions, group, is_whole=True)
+        stream = b"".join(self._file.range(*span) for span in ranges) + b"\xff\xff\xff\xff\0\0\0\0"
         options = pa.ipc.IpcReadOptions(included_fields=positions, use_threads=False)
         with pa.ipc.open_stream(pa.py_buffer(stream), options=options) as reader:
             table = reader.read_all()
         table.validate(full=True)
-        return table.slice(row - wanted[0][0], count)
-
-    def sample(self, positions: list[int]) -> tuple[pa.Table, int]:
-        """Return the rows of the first record batches."""
-        rows = self.rows
-        if rows * len(positions) > limits.WHOLE_CELLS or self._file.size > 2 * limits.FIRST_PAINT_BYTES:
-            rows = min(rows, limits.SAMPLE_ROWS)
-        return self.read(positions, 0, rows), 1
+        return table.slice(start, stop - start)
 
 
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
 
 
-def _span(item: tuple[int, int]) -> tuple[int, int]:
-    return item[0], item[0] + item[1]
-
-
-def _head_of(data: bytes) -> tuple[int, int, int, int]:
-    """Return kind, body's length, rows and expanded bytes of a message (``format/Message.fbs``)."""
+def _head_of(data: bytes) -> tuple[int, int, int]:
+    """Return kind, body's length and rows of a message (``format/Message.fbs``)."""
     try:
 
         def number(code: str, at: int) -> int:
@@ -306,15 +339,14 @@ def _head_of(data: bytes) -> tuple[int, int, int, int]:
         kind = number("B", at) if (at := field(message, 1)) else 0
         body = number("q", at) if (at := field(message, 3)) else 0
         if kind not in (_DICTIONARY, _BATCH):
-            return kind, body, 0, 0
+            return kind, body, 0
         at = field(message, 2)
         header = at + number("I", at)
         if kind == _DICTIONARY:
             at = field(header, 1)
             header = at + number("I", at)
         rows = number("q", at) if (at := field(header, 0)) else 0
-        # Compressed bodies expand; the process's limit of memory holds whatever they claim.
-        return kind, body, rows, body
+        return kind, body, rows
     except struct.error as error:
         raise PayloadCorruptError("a message of the file is broken") from error
 

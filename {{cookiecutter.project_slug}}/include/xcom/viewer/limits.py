@@ -36,6 +36,9 @@ SAMPLE_ROWS = 20_000
 SAMPLE_PLACES = 4
 WHOLE_CELLS = 10_000_000
 """Frames of up to so many cells are summarised in full."""
+ASKED_BYTES = 48 * MIB
+ASKED_CELLS = 40_000_000
+"""Frames up to here are summarised in full when a person asks for it."""
 
 CELL_CHARACTERS = 200
 TEXT_CHARACTERS = 2000
