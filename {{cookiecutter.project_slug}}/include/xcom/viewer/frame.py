@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
     count = len(table.schema)
     column = max(0, min(column, count - 1))
     row = max(0, min(row, table.rows - 1)) if table.rows else 0
-    shown = table.affordable(column)
+    shown = table.affordable(column, row)
     page = table.read(shown, row, limits.PAGE_ROWS) if count else None
     described: dict[str, Any] = {
         "kind": "frame",
@@ -115,20 +116,23 @@ class _Table:
     def groups(self) -> int:
         return len(self.starts) - 1
 
-    def affordable(self, first: int) -> list[int]:
-        """Return the columns from ``first`` on that fit on a page and into the budget of a view."""
+    def affordable(self, first: int, row: int) -> list[int]:
+        """Return the columns from ``first`` on that fit on a page of rows from ``row`` on."""
         raise NotImplementedError
 
-    def _cost(self, positions: list[int], group: int, *, is_whole: bool) -> int:
-        """Estimate the bytes that must be read for the first rows of a group, or for all."""
+    def _cost(self, positions: list[int], group: int, stop: int) -> int:
+        """Estimate the bytes that must be read for the rows of a group before ``stop``."""
         raise NotImplementedError
 
-    def _ranges(self, positions: list[int], group: int, *, is_whole: bool) -> list[tuple[int, int]]:
+    def _ranges(self, positions: list[int], group: int, stop: int) -> list[tuple[int, int]]:
         """Return what had better be asked for at once: a store far away answers once, not by column."""
         raise NotImplementedError
 
     def _group(self, positions: list[int], group: int, start: int, stop: int) -> pa.Table:
         raise NotImplementedError
+
+    def _length(self, group: int) -> int:
+        return self.starts[group + 1] - self.starts[group]
 
     def read(self, positions: list[int], row: int, count: int) -> pa.Table:
         """Read rows, of the groups that hold them."""
@@ -144,9 +148,8 @@ class _Table:
         import pyarrow as pa
 
         ranges = []
-        for group, start, stop in spans:
-            is_whole = stop - start == self.starts[group + 1] - self.starts[group]
-            ranges += self._ranges(positions, group, is_whole=is_whole)
+        for group, _, stop in spans:
+            ranges += self._ranges(positions, group, stop)
         self._file.fetch(ranges)
         pieces = [self._group(positions, *span) for span in spans]
         return pa.concat_tables(pieces) if pieces else _of(self.schema, positions).empty_table()
@@ -155,18 +158,18 @@ class _Table:
         """Tell whether a view may read all rows: those of a small file, or more if a person asks for it."""
         some = (limits.FIRST_PAINT_BYTES, limits.WHOLE_CELLS)
         most, cells = (limits.ASKED_BYTES, limits.ASKED_CELLS) if is_asked_for else some
-        cost = sum(self._cost(positions, group, is_whole=True) for group in range(self.groups))
+        cost = sum(self._cost(positions, group, self._length(group)) for group in range(self.groups))
         return cost <= most and self.rows * len(positions) <= cells
 
     def sample(self, positions: list[int]) -> tuple[pa.Table, int]:
         """Return the first rows of some groups that are spread over the file, and their number."""
-        first = self._cost(positions, 0, is_whole=False)
+        first = self._cost(positions, 0, 1)
         places = max(1, min(limits.SAMPLE_PLACES, self.groups, limits.FIRST_PAINT_BYTES // max(first, 1)))
         rows = limits.SAMPLE_ROWS // places
         spans = []
         for place in range(places):
             group = place * self.groups // places
-            spans.append((group, 0, min(rows, self.starts[group + 1] - self.starts[group])))
+            spans.append((group, 0, min(rows, self._length(group))))
         return self._concat(positions, spans), places
 
 
@@ -201,12 +204,16 @@ class _Parquet(_Table):
         if leaf != self._facts.num_columns or self.rows != self._facts.num_rows or min(counts, default=0) < 0:
             raise PayloadCorruptError("the footer contradicts itself")
 
-    def affordable(self, first: int) -> list[int]:
+    def affordable(self, first: int, row: int) -> list[int]:
+        group = max(min(bisect_right(self.starts, row), self.groups) - 1, 0)
         shown: list[int] = []
-        spent = 0
+        spent = deep = 0
         for position in range(first, min(first + limits.PAGE_COLUMNS, len(self.schema))):
-            spent += self._cost([position], 0, is_whole=False) if self.groups else 0
-            if shown and spent > limits.FIRST_PAINT_BYTES:
+            if self.groups:
+                spent += self._cost([position], 0, 1)
+                # A column is read from the beginning of its group, however deep the row is in it.
+                deep += self._cost([position], group, row - self.starts[group] + limits.PAGE_ROWS)
+            if shown and (spent > limits.FIRST_PAINT_BYTES or deep > limits.ASKED_BYTES):
                 break
             shown.append(position)
         return shown
@@ -216,24 +223,25 @@ class _Parquet(_Table):
             for leaf in self._leaves[position]:
                 yield self._facts.row_group(group).column(leaf)
 
-    def _cost(self, positions: list[int], group: int, *, is_whole: bool) -> int:
-        total = 0
-        for chunk in self._chunks(positions, group):
-            expanded = max(chunk.total_uncompressed_size, 1)
-            # A page holds about 1 MiB before compression; a dictionary as much again.
-            pages = 2 if chunk.has_dictionary_page else 1
-            page = expanded if is_whole else min(expanded, pages * limits.MIB + _BUFFER_BYTES)
-            total += page * chunk.total_compressed_size // expanded
-        return total
+    def _cost(self, positions: list[int], group: int, stop: int) -> int:
+        return sum(self._bytes(chunk, group, stop) for chunk in self._chunks(positions, group))
 
-    def _ranges(self, positions: list[int], group: int, *, is_whole: bool) -> list[tuple[int, int]]:
+    def _bytes(self, chunk: Any, group: int, stop: int) -> int:
+        expanded = max(chunk.total_uncompressed_size, 1)
+        # A page holds about 1 MiB before compression; a dictionary as much again.
+        pages = 2 if chunk.has_dictionary_page else 1
+        needed = expanded * stop // max(self._length(group), 1) + pages * limits.MIB + _BUFFER_BYTES
+        return int(min(needed, expanded) * chunk.total_compressed_size // expanded)
+
+    def _ranges(self, positions: list[int], group: int, stop: int) -> list[tuple[int, int]]:
         wanted = []
         for chunk in self._chunks(positions, group):
             start = chunk.data_page_offset
             if chunk.has_dictionary_page and chunk.dictionary_page_offset:
                 start = min(start, chunk.dictionary_page_offset)
-            size = chunk.total_compressed_size
-            wanted.append((start, start + (size if is_whole else min(size, _BUFFER_BYTES))))
+            is_deep = stop > limits.SAMPLE_ROWS
+            size = self._bytes(chunk, group, stop) if is_deep else _BUFFER_BYTES
+            wanted.append((start, start + min(size, chunk.total_compressed_size)))
         return wanted
 
     def _group(self, positions: list[int], group: int, start: int, stop: int) -> pa.Table:
@@ -295,21 +303,21 @@ class _Arrow(_Table):
             yield kind, at, stop, rows
             at = stop
 
-    def affordable(self, first: int) -> list[int]:
+    def affordable(self, first: int, row: int) -> list[int]:
         return list(range(first, min(first + limits.PAGE_COLUMNS, len(self.schema))))
 
-    def _cost(self, positions: list[int], group: int, *, is_whole: bool) -> int:
+    def _cost(self, positions: list[int], group: int, stop: int) -> int:
         # A record batch is read whole, whatever columns and rows of it are shown.
-        return sum(stop - start for start, stop in self._ranges(positions, group, is_whole=is_whole))
+        return sum(last - first for first, last in self._ranges(positions, group, stop))
 
-    def _ranges(self, positions: list[int], group: int, *, is_whole: bool) -> list[tuple[int, int]]:
+    def _ranges(self, positions: list[int], group: int, stop: int) -> list[tuple[int, int]]:
         return [*self._heads, self._batches[group]]
 
     def _group(self, positions: list[int], group: int, start: int, stop: int) -> pa.Table:
         import pyarrow as pa
 
         # The heads and a batch, one after the other, are a stream.
-        ranges = self._ranges(positions, group, is_whole=True)
+        ranges = self._ranges(positions, group, stop)
         stream = b"".join(self._file.range(*span) for span in ranges) + b"\xff\xff\xff\xff\0\0\0\0"
         options = pa.ipc.IpcReadOptions(included_fields=positions, use_threads=False)
         with pa.ipc.open_stream(pa.py_buffer(stream), options=options) as reader:
