@@ -4,40 +4,106 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from headless import browser, find_browser
-from stack import Stack, eventually
+from chromium import Browser, find_chromium
+from stack import Run, Stack
+
+FRAME = "document.querySelector('iframe[title=Payloads]')?.contentDocument"
 
 
-def test_xcom_page_shows_the_reference_readably(local_stack: Stack, tmp_path: Path) -> None:
-    """Log in, open the XComs of a task that returned a frame: one line tells where it lies and what it is."""
-    program = find_browser()
-    if not program:
-        pytest.skip("no Chromium is installed")
+@pytest.fixture(scope="module")
+def run(local_stack: Stack) -> Run:
+    """A run of the flights."""
     run = local_stack.trigger("example_flights").wait(seconds=420)
     assert run.state == "success"
-    # The address that Airflow itself sends people to after logging in.
-    ui = local_stack.airflow.replace("127.0.0.1", "localhost")
-    page_of_load = f"/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/tasks/load/xcom"
+    return run
 
-    with browser(program, tmp_path / "profile") as page:
-        page.open(ui + "/")
-        eventually(lambda: "Dags" in page.text(), seconds=60, what="the UI after logging in")
-        assert "/auth/login" not in page.address()
-        page.open(ui + page_of_load)
-        eventually(lambda: "return_value" in page.text(), seconds=60, what="the XComs of the task")
-        text = eventually(
-            lambda: "PayloadReference" in page.text() and page.text(), seconds=30, what="the reference"
-        )
-        picture = page.picture()
+
+@pytest.fixture(scope="module")
+def ui(local_stack: Stack) -> str:
+    """The address that Airflow itself sends people to after logging in."""
+    return local_stack.airflow.replace("127.0.0.1", "localhost")
+
+
+@pytest.fixture(scope="module")
+def browser(ui: str) -> Iterator[Browser]:
+    """A browser that has opened the UI and is logged in by that."""
+    program = find_chromium()
+    if not program:
+        pytest.skip("no Chromium is installed")
+    browser = Browser(program)
+    try:
+        browser.set_window(1500, 800)
+        browser.go(ui + "/")
+        browser.wait(lambda: "Dags" in _text(browser), seconds=120)
+        assert "/auth/login" not in browser.run("location.href")
+        yield browser
+    finally:
+        browser.close()
+
+
+def _text(browser: Browser, document: str = "document") -> str:
+    """Return what a person could read on the page now."""
+    return str(browser.run(f"{document}?.body?.innerText || ''"))
+
+
+def _click(browser: Browser, script: str) -> None:
+    """Click on the first element that a script finds, once it is there."""
+    browser.wait(lambda: browser.run(f"Boolean({script})"), seconds=120)
+    browser.run(f"{script}.click()")
+
+
+def _keep(picture: bytes, variable: str, otherwise: Path) -> None:
+    """Write a picture to where the variable says, to be looked at or for the documentation."""
+    width, height = struct.unpack(">II", picture[16:24])
+    assert (width, height) >= (1200, 500)
+    Path(os.environ.get(variable, otherwise)).write_bytes(picture)
+
+
+def test_xcom_page_shows_the_reference_readably(browser: Browser, ui: str, run: Run, tmp_path: Path) -> None:
+    """Open the XComs of a task that returned a frame: one line tells where it lies and what it is."""
+    browser.go(f"{ui}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/tasks/load/xcom")
+    browser.wait(lambda: "PayloadReference" in _text(browser), seconds=120)
+    text = _text(browser)
 
     assert "PayloadReference@version=1(" in text
     assert run.reference("load")["uri"] in text
     assert "rows=336776" in text
-    width, height = struct.unpack(">II", picture[16:24])
-    assert (width, height) >= (1200, 500)
     # README_PICTURE=docs/images/xcom.png writes the picture of the README anew.
-    Path(os.environ.get("README_PICTURE", tmp_path / "xcom.png")).write_bytes(picture)
+    _keep(browser.picture(), "README_PICTURE", tmp_path / "xcom.png")
+
+
+def test_person_clicks_a_task_and_sees_the_flights(
+    browser: Browser, ui: str, run: Run, tmp_path: Path
+) -> None:
+    """From the run's page: a click on the task, one on "Payloads", and the rows are there."""
+    browser.go(f"{ui}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}")
+    instance = f"{run.run_id}/tasks/load"
+    for place, words in ((instance, "load"), (instance, "Payloads")):
+        links = f"[...document.querySelectorAll('a[href*=\"{place}\"]')]"
+        _click(browser, f"{links}.find((link) => link.textContent.trim() === '{words}')")
+    browser.wait(lambda: "Columns" in _text(browser, FRAME), seconds=120)
+    text = _text(browser, FRAME)
+
+    assert "336,776 rows, 19 columns, Parquet" in text
+    assert "N14228" in text and "UA" in text, "the aeroplane of the first flight of 2013"
+    assert "1 to 100 of 336,776 rows" in text
+    assert run.object_name("load") in text
+    assert browser.run(f"{FRAME}.querySelectorAll('.grid tbody tr').length") == 100
+    assert browser.run(f"{FRAME}.querySelectorAll('svg.chart').length") >= 10
+    assert [said for said in browser.said if "Content Security" in said] == []
+    _keep(browser.picture(), "PAYLOADS_PICTURE", tmp_path / "payloads.png")
+
+
+def test_page_of_a_run_leads_to_the_largest_payload(browser: Browser, ui: str, run: Run) -> None:
+    """All tasks of the run, mapped ones too, in the order of their size."""
+    browser.go(f"{ui}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/plugin/run_payloads")
+    browser.wait(lambda: "In the store" in _text(browser, FRAME), seconds=120)
+    rows = f"[...{FRAME}.querySelectorAll('tbody tr')]"
+
+    assert browser.run(f"{rows}[0].querySelector('th').textContent.trim()") == "load"
+    assert browser.run(f"{rows}.filter((row) => row.innerText.includes('summarize')).length") == 12

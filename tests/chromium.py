@@ -20,7 +20,6 @@ __all__ = ["Browser", "find_chromium"]
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _OPTIONS = (
     "--headless",
-    "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-quic",
@@ -50,8 +49,10 @@ class Browser:
 
     def __init__(self, program: str) -> None:
         self._profile = tempfile.mkdtemp(prefix="chromium-")
+        # Its sandbox needs another user than root.
+        options = (*_OPTIONS, "--no-sandbox") if os.geteuid() == 0 else _OPTIONS
         self._process = subprocess.Popen(
-            [program, *_OPTIONS, f"--user-data-dir={self._profile}", "about:blank"],
+            [program, *options, f"--user-data-dir={self._profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
