@@ -583,3 +583,69 @@ def test_doctor_old_package(
     out = capsys.readouterr().out
     assert "fix: pip install 'pyarrow>=9999.0'" in out
     assert "no-such-package is not installed | fix: pip install 'no-such-package>=1.0'" in out
+
+
+def test_doctor_of_a_bucket_in_the_cloud(
+    quick_doctor: None,
+    resource: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without an emulator: who could see the bucket, and an anonymous connection that was left over."""
+    from include.xcom import gcs
+
+    monkeypatch.setattr(gcs, "ENDPOINT", os.environ["STORAGE_EMULATOR_HOST"])
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_GOOGLE_CLOUD_STORAGE_DEFAULT",
+        '{"conn_type": "google_cloud_platform", "extra": {"is_anonymous": true}}',
+    )
+
+    found = examined(capsys)
+    update = "gcloud storage buckets update gs://acme-xcom"
+    assert found["public access: warning"]["fix"] == f"{update} --public-access-prevention"
+    assert found["uniform access: warning"]["fix"] == f"{update} --uniform-bucket-level-access"
+    assert found["credentials: warning"]["fix"].startswith("airflow connections delete google_cloud_storage")
+    assert "emulator: ok" in found
+
+    resource["iamConfiguration"] = {
+        "publicAccessPrevention": "enforced",
+        "uniformBucketLevelAccess": {"enabled": True},
+    }
+    found = examined(capsys)
+    assert {"public access: ok", "uniform access: ok"} <= set(found)
+
+
+def test_doctor_that_may_not_see_the_bucket_s_settings_goes_on(
+    quick_doctor: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """roles/storage.objectUser alone: what tasks need is tried all the same."""
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+    bucket.plan(answer(403), method="GET")
+
+    found = examined(capsys)
+
+    assert "may not be read with these credentials" in found["bucket: skipped"]["message"]
+    assert "access: ok" in found
+
+
+def test_doctor_exit_code_and_lines(
+    quick_doctor: None,
+    airflow: AirflowServer,
+    operator: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """0 with warnings alone, 1 with a problem; each finding is one line, and the last one counts them."""
+    assert command("doctor") == 0
+    *lines, counts = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} == {"ok", "skipped", "warning"}
+    assert counts.startswith("0 problems, ")
+
+    bucket.plan(answer(403), method="POST", always=True)
+    assert command("doctor") == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 problems, ")
