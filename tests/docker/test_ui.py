@@ -96,6 +96,7 @@ def test_person_clicks_a_task_and_sees_the_flights(
     assert browser.run(f"{FRAME}.querySelectorAll('.grid tbody tr').length") == 100
     assert browser.run(f"{FRAME}.querySelectorAll('svg.chart').length") >= 10
     assert [said for said in browser.said if "Content Security" in said] == []
+    # PAYLOADS_PICTURE=docs/images/payloads.png writes that of the payload.
     _keep(browser.picture(), "PAYLOADS_PICTURE", tmp_path / "payloads.png")
 
 
