@@ -79,6 +79,7 @@ class Stack:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
+            timeout=900,
         )
         assert done.returncode == 0 or not check, f"docker compose {' '.join(arguments)}:\n{done.stdout}"
         return done.stdout

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
+import time
+from pathlib import Path
 from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
-from stack import BUCKET, Stack, eventually
+from stack import BUCKET, Stack, busy, eventually, free_port
 
 # Every example Dag: a task whose value must lie in the bucket, and the type that its reference names.
 EXAMPLES = {
@@ -190,3 +193,36 @@ def test_taken_port_is_named_in_the_message(local_stack: Stack, variable: str) -
 
     assert f"127.0.0.1:{port}" in said
     assert "already allocated" in said or "already in use" in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "logged"),
+    [
+        pytest.param(
+            "AIRFLOW__LOGGING__LOGGING_LEVEL=LOUD", "`[logging] logging_level`", id="refused-by-airflow"
+        ),
+        pytest.param("POSTGRES_PASSWORD=other", "password authentication failed", id="another-password"),
+    ],
+)
+def test_wrong_value_in_env_ends_the_start_with_a_message(
+    local_stack: Stack, tmp_path: Path, wrong: str, logged: str
+) -> None:
+    """What the troubleshooting table promises: `up --wait` names the service, its log names the value."""
+    folder = shutil.copytree(local_stack.project, tmp_path / "project")
+    ports = f"AIRFLOW_PORT={free_port()}\nGCS_PORT={free_port()}\n"
+    stack = Stack(folder, "stack-wrong", "", "")
+    try:
+        # The database's volume gets the first password.
+        (folder / ".env").write_text(ports)
+        stack.compose("up", "--detach", "--wait", "postgres")
+        (folder / ".env").write_text(f"{ports}{wrong}\n")
+        started = time.monotonic()
+        said = stack.compose("up", "--detach", "--wait", check=False)
+        seconds = time.monotonic() - started
+        log = stack.compose("logs", "db-migration")
+    finally:
+        stack.compose("down", "--volumes", "--timeout", "1")
+
+    assert said.splitlines()[-1] == 'service "db-migration" didn\'t complete successfully: exit 1'
+    assert logged in log
+    assert seconds < 90 * busy()
