@@ -48,7 +48,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         reply = {"error": "package", "words": f"the package {error.name} is not installed here"}
     except (ValueError, OSError, EOFError, KeyError, IndexError, RecursionError) as error:
-        # What libraries raise over broken bytes; pyarrow's errors are among these.
+        # What libraries raise over broken bytes.
         reply = {"error": "corrupt", "words": f"it cannot be decoded: {error}"[:500]}
     except Exception as error:  # noqa: BLE001 - the page must say something in any case
         reply = {"error": "failed", "words": f"{type(error).__name__}: {error}"[:500]}

@@ -33,7 +33,22 @@ _NO_FRACTION = re.compile(r"\.0+(?=Z|$)")
 
 
 def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
-    """Describe a frame: rows from ``asked["row"]`` on, of columns from ``asked["column"]`` on."""
+    """Describe a frame: rows from ``asked["row"]`` on, of columns from ``asked["column"]`` on.
+
+    Raises:
+        PayloadError: It is not of its format, or too large to look at.
+    """
+    import pyarrow as pa
+
+    try:
+        return _described(file, asked)
+    except pa.ArrowMemoryError:
+        raise
+    except pa.ArrowException as error:  # Broken bytes may also claim a type that does not exist (yet).
+        raise PayloadCorruptError(f"it cannot be decoded: {error}") from error
+
+
+def _described(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
     row, column = asked.get("row", 0), asked.get("column", 0)
     head = file.range(0, 8)
     if head[:4] == b"PAR1":
@@ -273,6 +288,8 @@ class _Arrow(_Table):
         import pyarrow as pa
 
         super().__init__(file)
+        if file.range(max(file.size - 6, 0), file.size) != b"ARROW1":
+            raise PayloadCorruptError("the file ends before its footer")
         self._heads: list[tuple[int, int]] = []  # schema and dictionaries
         self._batches: list[tuple[int, int]] = []
         self.starts = [0]
