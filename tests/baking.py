@@ -119,7 +119,12 @@ def clean_environment(home: Path) -> dict[str, str]:
         config.write_text(f"cookiecutters_dir: '{home / 'templates'}'\nreplay_dir: '{home / 'replay'}'\n")
     # Docker's plugins and contexts stay those of the user: without them there is no `docker compose`.
     docker = os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker"))
-    return kept | {"HOME": str(home), "COOKIECUTTER_CONFIG": str(config), "DOCKER_CONFIG": docker}
+    return kept | {
+        "HOME": str(home),
+        "COOKIECUTTER_CONFIG": str(config),
+        "DOCKER_CONFIG": docker,
+        "AIRFLOW_API_URL": "http://127.0.0.1:9",  # Somebody's Airflow may answer at the usual address.
+    }
 
 
 def bake(template: Path, output: Path, answers: dict[str, str], *options: str) -> Baked:

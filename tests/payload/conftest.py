@@ -43,13 +43,19 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv("HOME", str(tmp_path))
     # Else google-auth looks for a metadata server, for seconds.
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    if "include.xcom.settings" in sys.modules:
-        sys.modules["include.xcom.settings"].load_settings.cache_clear()
+    _forget()
     # Airflow's own configuration of logs would keep them from `caplog`.
     monkeypatch.setattr(logging.getLogger("include"), "propagate", True)
     yield
+    _forget()
+
+
+def _forget() -> None:
+    """Settings and stores are kept for the life of a process; a test's server ends with the test."""
     if "include.xcom.settings" in sys.modules:
         sys.modules["include.xcom.settings"].load_settings.cache_clear()
+    if "include.xcom.stores" in sys.modules:
+        sys.modules["include.xcom.stores"]._opened.cache_clear()
 
 
 @pytest.fixture(scope="session")
