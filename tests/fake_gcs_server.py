@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import go_tools
+from servers import answers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +55,25 @@ class GCSServer:
         path = f"/upload/storage/v1/b/{self.bucket}/o?uploadType=media&name={quote(name, safe='')}"
         with urlopen(Request(self.url + path, body, method="POST"), timeout=10) as response:
             return str(json.load(response)["generation"])
+
+
+@contextmanager
+def serving(binary: Path, log: Path) -> Iterator[str]:
+    """Run a server with its objects in memory, on a free loopback port; yield its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "memory", "log-level": "error"}
+    command = [str(binary), *(f"-{name}={value}" for name, value in options.items())]
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        if not answers(f"{url}/storage/v1/b", server, seconds=20, pause=0.05):
+            raise RuntimeError(f"fake-gcs-server does not answer at {url}: {log.read_text()[-2000:]}")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 def find_binary() -> Path | None:

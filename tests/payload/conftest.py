@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +13,7 @@ from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
-from fake_gcs_server import HOW_TO_GET, GCSServer, find_binary
-from servers import answers
+from fake_gcs_server import HOW_TO_GET, GCSServer, find_binary, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(Path(__file__).parent)]
@@ -64,20 +61,8 @@ def gcs_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     binary = find_binary()
     if binary is None:
         pytest.skip(HOW_TO_GET)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "memory", "log-level": "error"}
-    command = [str(binary), *(f"-{name}={value}" for name, value in options.items())]
-    log = tmp_path_factory.mktemp("gcs") / "server.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(url, server, log)
+    with serving(binary, tmp_path_factory.mktemp("gcs") / "server.log") as url:
         yield url
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 @pytest.fixture
@@ -89,8 +74,3 @@ def gcs_server(gcs_server_url: str) -> GCSServer:
     request = Request(f"{gcs_server_url}/storage/v1/b", body, {"content-type": "application/json"})
     urlopen(request, timeout=10).close()
     return GCSServer(gcs_server_url, bucket)
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    if not answers(f"{url}/storage/v1/b", server, seconds=20, pause=0.05):
-        pytest.fail(f"fake-gcs-server does not answer at {url}: {log.read_text()[-2000:]}")
