@@ -145,6 +145,25 @@ def test_memory_of_a_value_stays_as_measured(
     assert loaded <= load_mb * MB * SLACK, f"{loaded / MB:.2f} MB"
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_bytes_of_a_directory_are_read_without_a_copy(
+    ways: Ways, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a bucket: what is read is the value itself."""
+    from include.xcom.settings import load_settings
+
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", tmp_path.as_uri())
+    load_settings.cache_clear()
+    value = kind(make_array(16))
+    row = ways.store(value)
+    ways.load(row)
+
+    back, loaded = allocated(lambda: ways.load(row))
+
+    assert (type(back), back == value) == (kind, True)
+    assert loaded <= 16.3 * MB * SLACK, f"{loaded / MB:.2f} MB"
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -175,7 +175,7 @@ class GCSStore:
     def _get_ranges(self, reference: PayloadReference, ranges: int) -> memoryview:
         size = reference.bytes
         stored = Stored(reference.uri, reference.generation, size, reference.crc32c)
-        buffer = allocate(size, as_bytearray=reference.type == "bytearray")
+        buffer = allocate(size, reference.type)
         edges = [size * index // ranges for index in range(ranges + 1)]
         # A pool for each call: none outlives it, so none can be shared across a fork.
         with ThreadPoolExecutor(ranges, "range") as pool:
@@ -453,20 +453,8 @@ def _receive(response: urllib3.BaseHTTPResponse, reference: PayloadReference) ->
     while it is in the CPU's cache still. ``response.read`` would copy each piece three times, which
     costs more than receiving it.
     """
-    size = reference.bytes
     total = Checksum()
-    # Bytes cannot be filled after they were made: what is received is the value itself.
-    is_value = (reference.codec, reference.type) == ("bytes", "bytes")
-    if is_value and response.headers.get("content-length") == str(size):
-        try:
-            data = response.read()
-        except urllib3.exceptions.HTTPError as error:
-            raise Transient(f"the answer broke off before {size} bytes ({error})") from error
-        if len(data) < size:
-            raise Transient(f"the answer ended after {len(data)} of {size} bytes")
-        total.update(data)
-        return memoryview(data), str(total)
-    buffer = allocate(size, as_bytearray=reference.type == "bytearray")
+    buffer = allocate(reference.bytes, reference.type)
     for piece in _pieces(response, buffer):
         total.update(piece)
     return buffer, str(total)

@@ -16,7 +16,7 @@ from functools import cache
 from io import FileIO
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -113,8 +113,6 @@ class Store(Protocol):
 
     def get(self, reference: PayloadReference) -> memoryview:
         """Read one object into memory of its own and check size and CRC32C.
-
-        The memory is writable, except where the value is ``bytes``.
 
         Raises:
             PayloadMissingError: That generation of the object is gone.
@@ -245,7 +243,7 @@ def _opened(settings: Settings, bucket: str, process: int) -> Store:
     return GCSStore(bucket, settings)
 
 
-def allocate(size: int, *, as_bytearray: bool = False) -> memoryview:
+def allocate(size: int, kind: str = "") -> memoryview:
     """Return writable memory for a payload.
 
     A ``bytearray`` is written twice: with zeros, then with the payload; and the system hands out its
@@ -255,10 +253,13 @@ def allocate(size: int, *, as_bytearray: bool = False) -> memoryview:
 
     Args:
         size: Bytes.
-        as_bytearray: The object behind the memory shall be a ``bytearray``.
+        kind: Type of the value. If that is ``bytes`` or ``bytearray``, the value itself is filled, and
+            ``codecs.raw`` hands it over without a copy.
     """
-    if as_bytearray or size < _LARGE_BYTES:
+    if kind == "bytearray" or size < _LARGE_BYTES:
         return memoryview(bytearray(size))
+    if kind == "bytes":
+        return _inside_bytes(size)
     import mmap
 
     try:
@@ -270,6 +271,30 @@ def allocate(size: int, *, as_bytearray: bool = False) -> memoryview:
         with suppress(OSError):  # A kernel that was built without them.
             area.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(area)
+
+
+def _inside_bytes(size: int) -> memoryview:
+    """Return the memory of new ``bytes``, which are the attribute ``value`` of the view's ``obj``.
+
+    Python lets nobody write into ``bytes`` but who has just made them with this function of its C API
+    (docs.python.org/3/c-api/bytes.html#c.PyBytes_AsString). From pieces they would be joined once more,
+    and in pages of 4 KiB: 30 ms for 64 MiB, and 7 so (measured 2026-11-24).
+    """
+    import ctypes
+    import mmap
+
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)
+    address_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object)
+    value = make(("PyBytes_FromStringAndSize", ctypes.pythonapi))(None, size)
+    address = address_of(("PyBytes_AsString", ctypes.pythonapi))(value)
+    area: Any = (ctypes.c_ubyte * size).from_address(address)
+    area.value = value
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+        pages = ctypes.c_size_t((address + size - start) // mmap.PAGESIZE * mmap.PAGESIZE)
+        # What it answers does not matter: it is advice.
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), pages, mmap.MADV_HUGEPAGE)
+    return memoryview(area).cast("B")
 
 
 class Checksum:
@@ -377,7 +402,7 @@ class DirectoryStore:
         size = reference.bytes
         with self._open(uri) as file:
             _check_size(file, size, uri)
-            buffer = allocate(size, as_bytearray=reference.type == "bytearray")
+            buffer = allocate(size, reference.type)
             filled = 0
             try:
                 while filled < size and (count := file.readinto(buffer[filled:])):

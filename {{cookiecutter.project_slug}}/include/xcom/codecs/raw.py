@@ -27,9 +27,9 @@ class BytesCodec:
     def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
         """Decode; an object of the value's type that the payload fills is handed over as it is."""
         kind = bytes if type == "bytes" else bytearray
-        buffer = payload.obj
-        if isinstance(buffer, kind) and len(buffer) == len(payload):
-            return buffer
+        filled = getattr(payload.obj, "value", payload.obj)  # As ``stores.allocate`` made it.
+        if isinstance(filled, kind) and len(filled) == len(payload):
+            return filled
         return kind(payload)
 
     def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
