@@ -325,6 +325,21 @@ def test_pandas_decoded_numbers_are_writable():
         assert back.to_dict("list") == {"a": [9.0, 2.5], "b": [2, 3]}
 
 
+@needs_pandas
+def test_pandas_numbers_of_an_arrow_payload_share_its_memory():
+    """A frame of numbers takes no more memory than the payload that was received."""
+    frame = pd.DataFrame({"a": np.arange(2000.0), "b": np.arange(2000), "c": np.arange(2000) % 2 == 0})
+    encoded = PandasCodec("arrow").encode(frame)
+    payload = memoryview(bytearray(b"".join(encoded.parts)))
+
+    back = PandasCodec().decode(payload, encoded.type, 1, 2**30)
+
+    received = np.frombuffer(payload, np.uint8)
+    assert np.shares_memory(back["a"].to_numpy(), received)
+    assert np.shares_memory(back["b"].to_numpy(), received)
+    assert frames_equal(frame, back) is None
+
+
 # ------------------------------------------------------------------------------------- pandas, refused
 
 PANDAS_REFUSED = {

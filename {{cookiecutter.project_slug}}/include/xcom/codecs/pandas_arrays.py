@@ -116,12 +116,18 @@ def _restore_numpy(column: Any, spec: Spec) -> Any:
         raise ValueError(f"dtype {dtype} in a numeric column")
     native = dtype.newbyteorder("=")
     if column.num_chunks == 1 and not column.null_count and native.kind != "b":
-        # Decoded memory is ours alone: taken as it is, and writable, unlike what to_numpy returns.
+        # Decoded memory, or that of the payload, is ours alone: taken as it is, and writable, unlike what
+        # to_numpy returns.
         chunk = column.chunk(0)
         buffer = chunk.buffers()[1]
-        if len(chunk) and buffer.is_mutable and chunk.type.bit_width == 8 * native.itemsize:
-            values = np.frombuffer(buffer, native, len(chunk), chunk.offset * native.itemsize)
-            return values.astype(dtype, copy=False)
+        memory = buffer
+        while memory is not None and not memory.is_mutable:
+            memory = memory.parent
+        if len(chunk) and memory is not None and chunk.type.bit_width == 8 * native.itemsize:
+            start = buffer.address - memory.address + chunk.offset * native.itemsize
+            values = np.frombuffer(memory, native, len(chunk), start)
+            if values.flags.aligned:
+                return values.astype(dtype, copy=False)
     values = column.to_numpy(zero_copy_only=False) if len(column) else np.empty(0, native)
     values = values.astype(dtype, copy=False)
     return values if values.flags.writeable else values.copy()
