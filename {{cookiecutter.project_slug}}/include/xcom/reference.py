@@ -8,7 +8,6 @@ switched off gets an error from Airflow, never the object itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -35,8 +34,7 @@ _MAX_NAME_BYTES = 1024  # cloud.google.com/storage/docs/objects#naming
 _HASH_CHARACTERS = 32
 
 
-@dataclass(frozen=True)
-class PayloadReference:
+class PayloadReference(NamedTuple):
     """Where one payload lies and how to tell that it is still the one that was written.
 
     Attributes:
@@ -59,7 +57,7 @@ class PayloadReference:
     codec_version: int
     crc32c: str
     generation: str
-    summary: dict[str, int | str] = field(default_factory=dict)
+    summary: dict[str, int | str] = {}
 
     def to_row(self) -> dict[str, Any]:
         """Return the row's value: JSON that PostgreSQL keeps as it is."""

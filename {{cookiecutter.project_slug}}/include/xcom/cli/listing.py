@@ -213,7 +213,7 @@ def show_payload(row: Any, reference: PayloadReference | None, *, lines: int, is
         yield "inline: the value is in the database row itself"
         yield from (line[:1000] for line in shown)
         return
-    fields = {name: value for name, value in asdict(reference).items() if value not in ("", {})}
+    fields = {name: value for name, value in reference._asdict().items() if value not in ("", {})}
     if row is MISSING:
         # The store does not know these.
         fields = {name: fields[name] for name in ("uri", "bytes", "crc32c", "generation")}

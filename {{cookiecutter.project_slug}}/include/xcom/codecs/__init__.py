@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from include.xcom.codecs.base import Codec, Encoded
 from include.xcom.codecs.inline import Inline, airflow_row, survives_database
 from include.xcom.codecs.plain import JsonCodec, LegacyJsonCodec, json_parts
-from include.xcom.codecs.tree import TreeCodec
 from include.xcom.errors import PayloadCorruptError, UnsupportedTypeError
 
 if TYPE_CHECKING:
+    from include.xcom.codecs.tree import TreeCodec
     from include.xcom.settings import Settings
 
 __all__ = ["decode", "encode", "find", "names"]
@@ -31,6 +31,7 @@ _CODECS: dict[str, tuple[str, str, str]] = {
 }
 _BY_PACKAGE = {package: name for name, (package, _, _) in _CODECS.items()}
 
+_PLAIN_CODECS: dict[str, Codec] = {"json": JsonCodec(), "legacy-json": LegacyJsonCodec()}
 _PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 
 
@@ -80,12 +81,7 @@ def find(name: str, version: int = 1) -> Codec:
     Raises:
         PayloadCorruptError: There is none.
     """
-    built_in: dict[str, Codec] = {
-        "json": JsonCodec(),
-        "tree": _tree("parquet"),
-        "legacy-json": LegacyJsonCodec(),
-    }
-    found = built_in.get(name) or _codec(name)
+    found = _tree("parquet") if name == "tree" else _PLAIN_CODECS.get(name) or _codec(name)
     if not 1 <= version <= found.version:
         raise PayloadCorruptError(
             f"codec {name!r} here reads versions 1 to {found.version}, the payload has version {version}: "
@@ -121,4 +117,6 @@ def _codec(name: str, frame_format: str = "parquet") -> Codec:
 
 @cache
 def _tree(frame_format: str) -> TreeCodec:
+    from include.xcom.codecs.tree import TreeCodec  # Plain JSON, which most values are, needs none of it.
+
     return TreeCodec(lambda kind: _codec_for(kind, frame_format), decode)
