@@ -333,7 +333,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     # Else a run that is told to end leaves its server behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    place = Place(options.folder)
+    place = Place(options.folder.resolve())
     found: dict[str, Any] = {"machine": _machine(), "is_quick": options.quick, "measures": {}}
     figures = place.folder / "performance.json"
     with Nursery(place) as nursery:

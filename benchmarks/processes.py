@@ -105,7 +105,7 @@ class Nursery(_Process):
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(os.path.relpath(self._path))  # A full path may be too long for a socket.
         self._listener.listen()
-        self._listener.settimeout(300)
+        self._listener.settimeout(1)
 
     def worker(self, name: str, endpoint: str) -> Worker:
         """Start a process for a candidate."""
@@ -117,7 +117,13 @@ class Nursery(_Process):
         }
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        return Worker(self._listener.accept()[0], self._place.log)
+        for _ in range(300):
+            try:
+                return Worker(self._listener.accept()[0], self._place.log)
+            except TimeoutError:
+                if self.process.poll() is not None:
+                    break
+        raise _ended(self._place.log)
 
 
 class Worker:
