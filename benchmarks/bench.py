@@ -93,7 +93,7 @@ class Bench:
 
     def _large(self, kind: str, size: float, *names: str) -> dict[str, Any]:
         results: dict[str, list[Any]] = {name: [] for name in names or _taking(kind)}
-        rounds = 3 if self.is_quick else 6
+        rounds = 3 if self.is_quick else 10
         with self.workers(*results) as (url, workers):
             for worker in workers.values():
                 worker.ask("make", kind=kind, size=size)

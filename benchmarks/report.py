@@ -81,6 +81,8 @@ the memory. Seconds do not: they are of one machine ({machine["processors"]} pro
   are processes of their own.
 - A fresh process is forked, as Airflow forks those of tasks, from one that has imported Airflow's
   supervisor and task runner, and nothing of a candidate.
+- Memory that a step may need is touched just before its clock starts. A virtual machine may give free
+  memory back to its host, and whoever touches it first then waits until the host has found it again.
 - Memory is how far the resident set grows at most beyond what it was just before, in a process that
   has stored and read a small value of that kind.
 - Requests are counted by a proxy that passes them on; for the fan-in it waits 20 ms before each.

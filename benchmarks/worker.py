@@ -39,7 +39,7 @@ class Worker:
         self.candidate = CANDIDATES[name]
         self.opened: Opened | None = None
         self.value: Any = None
-        self.is_large = False
+        self.mebibytes = _FEW_MIB
         self.rows: list[Any] = []
 
     @property
@@ -52,16 +52,17 @@ class Worker:
         """Make a value, and store and read a small one of its kind, which imports what it needs."""
         assert same(self.way.load(self.way.store(small := make(kind, _SMALL[kind]))), small)
         self.value = make(kind, size)
-        self.is_large = size > _SMALL[kind]
+        if size > _SMALL[kind]:
+            self.mebibytes = max(_MANY_MIB, round(10 * size))
         tidy()
         return {}
 
     def once(self) -> dict[str, Any]:
         """Store and read the value."""
-        ready(_MANY_MIB if self.is_large else _FEW_MIB)
+        ready(self.mebibytes)
         stored = timed(lambda: self.way.store(self.value))
-        if self.is_large:
-            ready(_MANY_MIB)
+        if self.mebibytes > _FEW_MIB:
+            ready(self.mebibytes)
         loaded = timed(lambda: self.way.load(stored["result"]))
         assert same(loaded.pop("result"), self.value), "another value came back"
         return {"store": stored, "load": loaded, "row": stored.pop("result")}
@@ -215,7 +216,8 @@ def ready(mebibytes: int) -> None:
     A virtual machine may give memory that is free back to its host, a few seconds after it became free.
     Whoever is next to touch such a page waits until the host has found one: 2.3 ms for each MB, on the
     machine of the published figures, against 0.1 for pages that are there. That would hit whoever
-    comes first after a pause; so as many pages as a step may need are touched just before it.
+    comes first after a pause; so as many pages as a step may need are touched just before it. (Seen
+    2026-11-24: touched again after 40 seconds, they took as long as the first time.)
     """
     if sys.platform != "linux":
         return
