@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -27,8 +29,6 @@ import urllib3
 from airflow_server import PASSWORD, USERNAME, AirflowServer, environment, start
 from fake_gcs_server import ROOT, GCSServer
 from fault_proxy import FaultProxy, answer, flip_download, reset_in_answer, through
-
-NOW = "0.0000001"  # Days: whatever was written before this moment is old.
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,31 @@ def operator(airflow: AirflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_API_PASSWORD", PASSWORD)
 
 
+@pytest.fixture
+def claimed(operator: None, bucket: FaultProxy, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody has said that this Airflow's deployment alone uses the bucket."""
+    assert command("sweep", "--claim") == 0
+    assert "Claimed" in capsys.readouterr().err
+
+
 def command(*words: str) -> int:
     """Run a command in this process, and return its exit code."""
     from include.xcom.__main__ import main
 
     return main(list(words))
+
+
+def sweep_later(*words: str) -> int:
+    """Sweep as it would two days from now: all that is there is old then."""
+    from include.xcom.cli import sweep
+
+    with mock.patch.object(sweep, "time", SimpleNamespace(time=lambda: time.time() + 2 * 86_400)):
+        return command("sweep", "--age-days", "1", *words)
+
+
+def payloads_in(server: GCSServer) -> list[str]:
+    """Return the names of all objects but the claim of the prefix."""
+    return [name for name in server.names() if "/=deployment/" not in name]
 
 
 def object_of(
@@ -94,7 +114,7 @@ def new_run(airflow: AirflowServer, tasks: list[tuple[str, int]]) -> str:
 
 def test_sweep_of_3000_objects_takes_pages_and_little_memory(
     airflow: AirflowServer,
-    operator: None,
+    claimed: None,
     bucket: FaultProxy,
     gcs_server: GCSServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -115,21 +135,22 @@ def test_sweep_of_3000_objects_takes_pages_and_little_memory(
     before = bucket.count()
 
     tracemalloc.start()
-    code = command("sweep", "--age-days", NOW, "--json")
+    code = sweep_later("--json")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
     total = json.loads(capsys.readouterr().out.splitlines()[-1])["total"]
     assert code == 0
     assert (total["objects"], total["orphans"], total["kept"], total["deleted"]) == (3000, 2999, 1, 0)
-    assert bucket.count() - before == 15
+    # Sixteen pages, since the claim is in one of them, and the list of claims.
+    assert bucket.count() - before == 17
     assert peak < 12_000_000
     assert bucket.count("DELETE") == 0
 
 
 def test_sweep_that_is_interrupted_goes_on_where_it_was(
     airflow: AirflowServer,
-    operator: None,
+    claimed: None,
     bucket: FaultProxy,
     gcs_server: GCSServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -151,21 +172,21 @@ def test_sweep_that_is_interrupted_goes_on_where_it_was(
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    stopped = command("sweep", "--age-days", NOW, "--delete")
+    stopped = sweep_later("--delete")
     said = capsys.readouterr().err
-    left = len(gcs_server.names())
+    left = len(payloads_in(gcs_server))
     resume = said.rpartition("--resume ")[2].strip().strip("'")
 
     assert stopped == 1
     assert 1 < left < 60
     assert resume.startswith("xcom/sales/manual__gone/")
-    assert command("sweep", "--age-days", NOW, "--delete", "--resume", resume) == 0
-    assert gcs_server.names() == [kept]
+    assert sweep_later("--delete", "--resume", resume) == 0
+    assert payloads_in(gcs_server) == [kept]
 
 
 def test_sweep_deletes_orphans_of_every_kind_and_nothing_else(
     airflow: AirflowServer,
-    operator: None,
+    claimed: None,
     bucket: FaultProxy,
     gcs_server: GCSServer,
     capsys: pytest.CaptureFixture[str],
@@ -189,10 +210,10 @@ def test_sweep_deletes_orphans_of_every_kind_and_nothing_else(
     airflow.set_row("sales", run, "inline", -1, "return_value", {"small": "now"})
 
     assert command("sweep") == 0
-    assert command("sweep", "--age-days", NOW) == 0
+    assert sweep_later() == 0
     assert bucket.count("DELETE") == 0
-    assert command("sweep", "--age-days", NOW, "--delete") == 0
-    assert gcs_server.names() == sorted([second, *mapped, *foreign])
+    assert sweep_later("--delete") == 0
+    assert payloads_in(gcs_server) == sorted([second, *mapped, *foreign])
     said = capsys.readouterr()
     assert "9 younger than 7 days" in said.out
     assert "4 of 4 orphans deleted" in said.out
@@ -201,7 +222,7 @@ def test_sweep_deletes_orphans_of_every_kind_and_nothing_else(
 
 def test_sweep_keeps_what_gets_its_row_meanwhile(
     airflow: AirflowServer,
-    operator: None,
+    claimed: None,
     bucket: FaultProxy,
     gcs_server: GCSServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -222,19 +243,19 @@ def test_sweep_keeps_what_gets_its_row_meanwhile(
 
     monkeypatch.setattr(AirflowAPI, "count_rows", and_then_write)
 
-    assert command("sweep", "--age-days", NOW, "--delete") == 0
-    assert gcs_server.names() == [name]
+    assert sweep_later("--delete") == 0
+    assert payloads_in(gcs_server) == [name]
 
 
 def test_sweep_deletes_the_listed_generation_only(
-    airflow: AirflowServer, operator: None, bucket: FaultProxy, gcs_server: GCSServer
+    airflow: AirflowServer, claimed: None, bucket: FaultProxy, gcs_server: GCSServer
 ) -> None:
     """An object that is replaced after the list was made stays."""
     new_run(airflow, [])
     name = object_of("manual__gone")
     listed = gcs_server.write(name, b"x")
 
-    assert command("sweep", "--age-days", NOW, "--delete") == 0
+    assert sweep_later("--delete") == 0
     (target,) = [target for method, target, _ in bucket.requests if method == "DELETE"]
     assert target.endswith(f"?generation={listed}")
 
@@ -258,7 +279,7 @@ def test_sweep_that_cannot_ask_deletes_nothing(
     value: str,
     words: str,
     airflow: AirflowServer,
-    operator: None,
+    claimed: None,
     bucket: FaultProxy,
     gcs_server: GCSServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -270,23 +291,24 @@ def test_sweep_that_cannot_ask_deletes_nothing(
     for each in names:
         gcs_server.write(each, b"x")
 
-    assert command("sweep", "--age-days", NOW, "--delete", "--unknown-dags") == 1
+    assert command("sweep", "--delete", "--unknown-dags") == 1
     assert words in capsys.readouterr().err
-    assert gcs_server.names() == names
+    assert payloads_in(gcs_server) == names
 
 
 def test_maintenance_dag_sweeps_when_a_schedule_asks_for_it(
-    airflow: AirflowServer, operator: None, bucket: FaultProxy, gcs_server: GCSServer
+    airflow: AirflowServer, operator: None, tmp_path: Path
 ) -> None:
-    """As a task of Airflow; without a schedule there is no such Dag."""
+    """As a task of Airflow, over old files; without a schedule there is no such Dag."""
     project = ROOT / "{{cookiecutter.project_slug}}"
     home = airflow.database.parent
     (home / "dags" / "xcom_maintenance.py").write_bytes(
         (project / "dags" / "xcom_maintenance.py").read_bytes()
     )
     variables = environment(home, int(airflow.url.rpartition(":")[2])) | {"PYTHONPATH": str(project)}
-    names = ("STORAGE_EMULATOR_HOST", "AIRFLOW__GCS_XCOM__BUCKET", "AIRFLOW_API_URL", "AIRFLOW_API_USERNAME")
-    variables |= {name: os.environ[name] for name in (*names, "AIRFLOW_API_PASSWORD")}
+    names = ("AIRFLOW_API_URL", "AIRFLOW_API_USERNAME", "AIRFLOW_API_PASSWORD")
+    variables |= {name: os.environ[name] for name in names}
+    variables["AIRFLOW__GCS_XCOM__BUCKET"] = tmp_path.as_uri()
     code = (
         "from airflow.dag_processing.dagbag import DagBag\n"
         "import sys\n"
@@ -304,8 +326,10 @@ def test_maintenance_dag_sweeps_when_a_schedule_asks_for_it(
         )
         return done.stdout + done.stderr
 
-    orphan = object_of("manual__gone")
-    gcs_server.write(orphan, b"x")
+    orphan = tmp_path / object_of("manual__gone")
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(b"x")
+    os.utime(orphan, (0, 0))
     schedule = {"AIRFLOW__GCS_XCOM__SWEEP_SCHEDULE": "@weekly"}
     test = ("-m", "airflow", "dags", "test", "xcom_maintenance", "--conf")
 
@@ -313,9 +337,14 @@ def test_maintenance_dag_sweeps_when_a_schedule_asks_for_it(
     # The Dag of the orphan is known once it has rows.
     live = new_run(airflow, [("load", -1)])
     airflow.set_row("sales", live, "load", -1, "return_value", 1)
-    said = run(*test, json.dumps({"age_days": float(NOW)}), **schedule)
+    said = run(*test, "{}", **schedule)
+    assert "no deployment has claimed" in said, said[-3000:]
+    assert orphan.exists()
+    said = run(*test, json.dumps({"claim": True, "delete": False}), **schedule)
+    assert "1 orphans (1 B); nothing was deleted" in said, said[-3000:]
+    said = run(*test, "{}", **schedule)
     assert "1 of 1 orphans deleted" in said, said[-3000:]
-    assert gcs_server.names() == []
+    assert not orphan.exists()
 
 
 def test_fetch_of_a_damaged_download_leaves_nothing(

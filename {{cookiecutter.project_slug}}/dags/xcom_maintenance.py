@@ -2,10 +2,12 @@
 
 The Dag exists only where it is asked for, with ``AIRFLOW__GCS_XCOM__SWEEP_SCHEDULE=@weekly`` (or
 ``[gcs_xcom] sweep_schedule``; any cron expression), and begins paused. Trigger it with
-``{"delete": false}`` to see in the log what it would delete, then unpause it.
+``{"delete": false, "claim": true}``: that says that this deployment alone writes below ``[gcs_xcom]
+prefix``, without which nothing is deleted, and shows in the log what would be. Then unpause it.
 
 It asks Airflow's API which payloads are referred to, as ``AIRFLOW_API_TOKEN`` or
-``AIRFLOW_API_USERNAME`` and ``AIRFLOW_API_PASSWORD`` say: set them for the workers.
+``AIRFLOW_API_USERNAME`` and ``AIRFLOW_API_PASSWORD`` say: set them for the workers. Cloud Composer
+needs neither: there it asks as the environment's service account.
 See docs/operations.md of the template.
 """
 
@@ -29,6 +31,9 @@ SCHEDULE = conf.get("gcs_xcom", "sweep_schedule", fallback="") or None
     params={
         "age_days": Param(30, type="number", exclusiveMinimum=0, description="Younger payloads stay."),
         "delete": Param(True, type="boolean", description="Off: only list what would be deleted."),
+        "claim": Param(
+            False, type="boolean", description="Note that no other deployment writes below this prefix."
+        ),
     },
     tags=["maintenance"],
     doc_md=__doc__,
@@ -47,10 +52,11 @@ def xcom_maintenance():
             AirflowAPI(Login.find()),
             age_days=params["age_days"],
             is_deleting=params["delete"],
+            is_claiming=params["claim"],
             warn=log.info,
         )
         if code:
-            raise RuntimeError("The sweep could not decide about every object; the log above says why")
+            raise RuntimeError("The sweep could not do all of its work; the log above says why")
 
     sweep()
 

@@ -100,13 +100,29 @@ def parser() -> argparse.ArgumentParser:
     sweep = command(
         "sweep",
         "Find the objects below the prefix that no XCom row refers to, and delete them with --delete.",
-        "Never outside of [gcs_xcom] prefix, never younger than --age-days, and nothing that Airflow's API\n"
-        f"could not be asked about.\n{_API}",
+        "Never outside of [gcs_xcom] prefix, never younger than --age-days, nothing that Airflow's API could\n"
+        "not be asked about, and nothing before the prefix is claimed: two deployments that share one take\n"
+        f"each other's payloads for orphans.\n{_API}",
     )
     sweep.add_argument(
-        "--age-days", type=_days, default=7.0, metavar="N", help="younger objects stay (default: 7)"
+        "--age-days",
+        type=_days,
+        default=7.0,
+        metavar="N",
+        help="younger objects stay (default: 7; at least an hour, and twice timeout_seconds)",
     )
-    sweep.add_argument("--delete", action="store_true", help="delete; without it nothing is changed")
+    sweep.add_argument("--delete", action="store_true", help="delete; without it no payload is touched")
+    sweep.add_argument(
+        "--claim",
+        action="store_true",
+        help="note first that this deployment alone writes below the prefix; once, before the first --delete",
+    )
+    sweep.add_argument(
+        "--take-over",
+        default="",
+        metavar="ID",
+        help="claim the prefix of a deployment that is gone for good",
+    )
     sweep.add_argument("--resume", default="", metavar="NAME", help="object name to begin with")
     sweep.add_argument("--objects", action="store_true", help="print each orphan, not only each Dag run")
     sweep.add_argument(
@@ -259,6 +275,8 @@ def _sweep(given: argparse.Namespace, described: argparse.ArgumentParser) -> int
             has_unknown_dags=given.unknown_dags,
             has_objects=given.objects,
             is_json=given.json,
+            is_claiming=given.claim,
+            taken_over=given.take_over,
         )
     except ValueError as error:
         described.error(str(error))

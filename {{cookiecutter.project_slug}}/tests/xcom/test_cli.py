@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,9 +20,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from include.xcom import metrics, payloads
+from include.xcom import metrics, payloads, settings
 from include.xcom.__main__ import main
-from include.xcom.cli import lifecycle, sweep
+from include.xcom.cli import api, claim, lifecycle, progress, sweep
 from include.xcom.cli.project import REQUIREMENTS, examine_project
 from include.xcom.cli.tables import age, size, table
 from include.xcom.reference import Coordinates
@@ -34,6 +38,10 @@ class FakeAirflow(ThreadingHTTPServer):
     Attributes:
         rows: Values by (dag, run, task, map index, key).
         failing: Paths that hold this text get HTTP 503.
+        forbidden: Paths that begin with this text get HTTP 403.
+        asked: Paths of all requests.
+        variables: Airflow Variables.
+        tokens: Counts those that it has given as Google's token endpoint, and takes the last one.
         on_value: Called before a row is given.
     """
 
@@ -42,6 +50,10 @@ class FakeAirflow(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str, str, int, str], Any] = {}
         self.failing = ""
+        self.forbidden = ""
+        self.asked: list[str] = []
+        self.variables: dict[str, str] = {}
+        self.tokens = 0
         self.version = "3.3.2"
         self.on_value: Any = lambda: None
         self.dags = {"sales"}
@@ -53,8 +65,22 @@ class _Handler(BaseHTTPRequestHandler):
     server: FakeAirflow
 
     def do_POST(self) -> None:
-        given = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if given == {"username": "ann", "password": "right"}:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/google/token":
+            self.server.tokens += 1
+            self._answer(200, {"access_token": f"google-{self.server.tokens}", "expires_in": 3600})
+            return
+        given = json.loads(body)
+        if self.path == "/api/v2/variables":
+            if not self._is_known():
+                self._answer(401, {"detail": "Not authenticated"})
+            elif self.server.forbidden and self.path.startswith(self.server.forbidden):
+                self._answer(403, {"detail": "Forbidden"})
+            else:
+                is_new = given["key"] not in self.server.variables
+                self.server.variables.setdefault(given["key"], given["value"])
+                self._answer(201 if is_new else 409, {})
+        elif given == {"username": "ann", "password": "right"}:
             self._answer(201, {"access_token": "a-token"})
         else:
             self._answer(401, {"detail": "Invalid credentials"})
@@ -63,12 +89,23 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         parts = [unquote(part) for part in url.path.split("/")]
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        self.server.asked.append(url.path)
         if self.server.failing and self.server.failing in unquote(self.path):
             self._answer(503, {"detail": "down"})
         elif url.path == "/api/v2/version":
             self._answer(200, {"version": self.server.version})
-        elif self.headers["authorization"] != "Bearer a-token":
+        elif not self._is_known():
             self._answer(401, {"detail": "Not authenticated"})
+        elif self.server.forbidden and url.path.startswith(self.server.forbidden):
+            self._answer(403, {"detail": "Forbidden"})
+        elif parts[3] == "variables":
+            found = self.server.variables.get(parts[4])
+            self._answer(
+                404 if found is None else 200,
+                {"detail": f"The Variable with key: `{parts[4]}` was not found"}
+                if found is None
+                else {"key": parts[4], "value": found},
+            )
         elif len(parts) == 5:
             known = parts[4] in self.server.dags
             self._answer(
@@ -91,6 +128,12 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._answer(404, {"detail": f"XCom entry with key: `{parts[10]}` not found"})
 
+    def _is_known(self) -> bool:
+        tokens = {"Bearer a-token"} | (
+            {f"Bearer google-{self.server.tokens}"} if self.server.tokens else set()
+        )
+        return self.headers["authorization"] in tokens
+
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
@@ -106,13 +149,20 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAirflow]:
     """A stand-in of Airflow's API that knows the Dag "sales"."""
-    for name in ("HTTP_PROXY", "http_proxy", "AIRFLOW_API_TOKEN"):
+    for name in ("HTTP_PROXY", "http_proxy", "AIRFLOW_API_TOKEN", "COMPOSER_ENVIRONMENT"):
         monkeypatch.delenv(name, raising=False)
+    with serving() as server:
+        monkeypatch.setenv("AIRFLOW_API_URL", server.url)
+        monkeypatch.setenv("AIRFLOW_API_USERNAME", "ann")
+        monkeypatch.setenv("AIRFLOW_API_PASSWORD", "right")
+        yield server
+
+
+@contextmanager
+def serving() -> Iterator[FakeAirflow]:
+    """Another deployment."""
     server = FakeAirflow()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    monkeypatch.setenv("AIRFLOW_API_URL", server.url)
-    monkeypatch.setenv("AIRFLOW_API_USERNAME", "ann")
-    monkeypatch.setenv("AIRFLOW_API_PASSWORD", "right")
     yield server
     server.shutdown()
     server.server_close()
@@ -130,6 +180,11 @@ def store(value: Any, task: str = "load", *, run: str = RUN, dag: str = "sales",
 def path_of(row: Any) -> Path:
     """Return the file of a row's payload."""
     return Path(row["__data__"]["uri"].removeprefix("file://"))
+
+
+def payloads_of(folder: Path) -> set[Path]:
+    """Return the files that are payloads: all but the claim of the prefix."""
+    return {path for path in folder.rglob("*") if path.is_file() and claim.FOLDER not in path.parts}
 
 
 def keep(airflow: FakeAirflow, row: Any, task: str = "load", *, run: str = RUN, index: int = -1) -> None:
@@ -258,6 +313,13 @@ class TestListing:
 class TestSweep:
     """``sweep`` on a directory; tests/payload of the template has it on a bucket and a real Airflow."""
 
+    @pytest.fixture(autouse=True)
+    def claimed(self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]) -> None:
+        """Somebody has said that this deployment alone uses the prefix; TestClaim is about that."""
+        assert main(["sweep", "--claim"]) == 0
+        assert "Claimed: this deployment alone writes below file://" in capsys.readouterr().err
+        airflow.asked.clear()
+
     def test_sweep_lists_orphans_and_changes_nothing(
         self, airflow: FakeAirflow, payload_folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -269,7 +331,7 @@ class TestSweep:
         out = capsys.readouterr().out
         assert orphan["__data__"]["uri"] in out
         assert "1 orphans (19 B); nothing was deleted" in out
-        assert len([path for path in payload_folder.rglob("*") if path.is_file()]) == 2
+        assert len(payloads_of(payload_folder)) == 2
 
     def test_sweep_deletes_what_no_row_names(
         self, airflow: FakeAirflow, payload_folder: Path, capsys: pytest.CaptureFixture[str]
@@ -283,8 +345,9 @@ class TestSweep:
         cleaned = store(b"of a run that is gone", run="manual__gone")
 
         assert main(["sweep", "--delete"]) == 0
-        there = {path for path in payload_folder.rglob("*") if path.is_file()}
-        assert there == {path_of(row) for row in (second, mapped[0], mapped[10], mapped[11])}
+        assert payloads_of(payload_folder) == {
+            path_of(row) for row in (second, mapped[0], mapped[10], mapped[11])
+        }
         assert not path_of(first).exists()
         assert not path_of(cleaned).exists()
         assert "11 of 11 orphans deleted" in capsys.readouterr().out
@@ -395,6 +458,7 @@ class TestSweep:
             pytest.param(["--age-days", "0"], id="no-age"),
             pytest.param(["--age-days", "-1"], id="negative-age"),
             pytest.param(["--age-days", "nan"], id="no-number"),
+            pytest.param(["--age-days", "0.04", "--delete"], id="below-an-hour"),
             pytest.param(["--resume", "elsewhere/x"], id="resume-outside-of-the-prefix"),
         ],
     )
@@ -406,6 +470,333 @@ class TestSweep:
             main(["sweep", *options])
 
         assert "error:" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("timeout_seconds", "days", "least"),
+        [
+            pytest.param("120", "0.0416", "the least is 0.0417 (1 hours)", id="an-hour"),
+            pytest.param("36000", "0.8", "the least is 0.8333 (20 hours)", id="twice-the-timeout"),
+        ],
+    )
+    def test_sweep_age_below_that_of_an_upload_is_refused(
+        self,
+        airflow: FakeAirflow,
+        timeout_seconds: str,
+        days: str,
+        least: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """A payload is there before its row is, for as long as its upload may take; it says so."""
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__TIMEOUT_SECONDS", timeout_seconds)
+        settings.load_settings.cache_clear()
+        row = store(b"its row is on its way")
+
+        with pytest.raises(SystemExit, match="2"):
+            main(["sweep", "--delete", "--age-days", days])
+
+        assert path_of(row).exists()
+        said = capsys.readouterr().err
+        assert least in said
+        assert "may be waiting for its row" in said
+
+    def test_sweep_dag_that_may_not_be_read_is_left_out_whole(
+        self, airflow: FakeAirflow, payload_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Its runs cost one question, however many they are; what comes behind it is swept."""
+        airflow.forbidden = "/api/v2/dags/hidden"
+        hidden = {path_of(store(b"?", dag="hidden", run=f"manual__{number}")) for number in range(8)}
+        store(b"!", run="manual__gone")
+
+        assert main(["sweep", "--delete"]) == 1
+        assert payloads_of(payload_folder) == hidden
+        assert sum(path.startswith("/api/v2/dags/hidden") for path in airflow.asked) == 1
+        said = capsys.readouterr()
+        assert "Left out, since Airflow tells this user nothing of them: hidden" in said.out
+        assert "8 not decided" in said.out
+        assert "1 of 1 orphans deleted" in said.out
+        assert "Stopped" not in said.err
+
+    def test_sweep_dag_whose_values_may_not_be_read_is_left_out(
+        self, airflow: FakeAirflow, payload_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Where only the single XCom is refused, and the Dag and the count are not."""
+        airflow.dags.add("half")
+        airflow.forbidden = "/api/v2/dags/half/dagRuns/manual__0/taskInstances/load/xcomEntries/"
+        airflow.rows |= {("half", f"manual__{number}", "x", -1, "y"): 1 for number in range(8)}
+        half = {path_of(store(b"?", dag="half", run=f"manual__{number}")) for number in range(8)}
+        store(b"!", run="manual__gone")
+
+        assert main(["sweep", "--delete", "--json"]) == 1
+        assert payloads_of(payload_folder) == half
+        *_, last = capsys.readouterr().out.splitlines()
+        assert json.loads(last)["left_out"] == ["half"]
+        assert json.loads(last)["total"]["failed"] == 8
+
+    def test_maintenance_dag_gets_past_a_dag_that_may_not_be_read(
+        self, airflow: FakeAirflow, payload_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It begins anew each time, so nothing may stop it at the same place for ever; it still fails."""
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__SWEEP_SCHEDULE", "@weekly")
+        path = PROJECT / "dags" / "xcom_maintenance.py"
+        spec = importlib.util.spec_from_file_location("xcom_maintenance", path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        work = module.xcom_maintenance().get_task("sweep").python_callable
+        airflow.forbidden = "/api/v2/dags/hidden"
+        hidden = {path_of(store(b"?", dag="hidden", run=f"manual__{number}")) for number in range(8)}
+        store(b"!", run="manual__gone")
+
+        with pytest.raises(RuntimeError, match="the log above says why"):
+            work(params={"age_days": 7, "delete": True, "claim": False})
+
+        assert payloads_of(payload_folder) == hidden
+
+    def test_sweep_on_a_terminal_writes_one_line_over_and_over(self, airflow: FakeAirflow) -> None:
+        """Count, rate, orphans and Dag; what is printed at the end stands on lines of its own."""
+        for number in range(60):
+            row = store(b"x", "map", index=number)
+            if number % 2:
+                keep(airflow, row, "map", index=number)
+        airflow.on_value = lambda: time.sleep(0.05)
+        ours, theirs = os.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "include.xcom", "sweep"],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            text=True,
+        )
+        os.close(theirs)
+        said = b""
+        # Linux ends a terminal that nobody has open any more with an error.
+        with suppress(OSError):
+            while piece := os.read(ours, 4096):
+                said += piece
+        os.close(ours)
+        out, _ = process.communicate(timeout=60)
+
+        assert process.returncode == 0
+        shown = [part for part in said.decode().split("\r") if "objects, " in part]
+        assert len(shown) >= 2
+        assert re.fullmatch(r"\d+ objects, \d+ a second, \d+ orphans so far; at Dag sales", shown[-1].strip())
+        assert not any("\n" in part or len(part) > 79 for part in shown)
+        assert said.decode().endswith(f"\r{' ' * 79}\r")
+        assert "30 orphans" in out
+
+    def test_sweep_without_a_terminal_says_now_and_then_where_it_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A line every ten seconds, so that the log of a task stays readable."""
+        now = 0.0
+        monkeypatch.setattr("include.xcom.cli.progress.time.monotonic", lambda: now)
+        said: list[str] = []
+        shown = progress.Progress(said.append, io.StringIO())
+        for count in range(1, 1001):
+            now = count / 10
+            shown.show(count, 1, "sales")
+        shown.clear()
+
+        assert len(said) == 10
+        assert said[0] == "100 objects, 10 a second, 1 orphans so far; at Dag sales"
+
+
+class TestClaim:
+    """Two deployments of one repository in one prefix: ids of Dags, runs and tasks are the same."""
+
+    @pytest.fixture
+    def twin(self) -> Iterator[FakeAirflow]:
+        """Staging, with a metadata database of its own."""
+        with serving() as server:
+            yield server
+
+    @pytest.fixture
+    def objects(self, airflow: FakeAirflow, twin: FakeAirflow, payload_folder: Path) -> set[Path]:
+        """A payload of each for the same task, and an orphan; both Airflows know the Dag and the run."""
+        ours, theirs = store(b"of production"), store(b"of staging")
+        keep(airflow, ours)
+        keep(twin, theirs)
+        store(b"of nobody", "killed")
+        return payloads_of(payload_folder)
+
+    def test_unclaimed_prefix_is_not_swept(
+        self,
+        airflow: FakeAirflow,
+        objects: set[Path],
+        payload_folder: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """By default nothing goes, and nothing is claimed; the message says what to do."""
+        assert main(["sweep", "--delete"]) == 1
+        assert payloads_of(payload_folder) == objects
+        assert "sweep --claim" in capsys.readouterr().err
+        assert main(["sweep"]) == 0
+        assert "--delete would delete nothing: no deployment has claimed" in capsys.readouterr().err
+        assert airflow.variables == {}
+        assert {path for path in payload_folder.rglob("*") if path.is_file()} == objects
+
+    def test_prefix_that_a_twin_has_claimed_is_not_swept(
+        self,
+        airflow: FakeAirflow,
+        twin: FakeAirflow,
+        objects: set[Path],
+        payload_folder: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Every object is still there, whatever is asked for but a take-over; a dry run says so."""
+        assert main(["sweep", "--claim"]) == 0
+        (own,) = airflow.variables.values()
+        capsys.readouterr()
+        there = ["--api-url", twin.url]
+
+        for options in (["--delete"], ["--claim"], ["--delete", "--claim", "--unknown-dags"]):
+            assert main(["sweep", *there, *options]) == 1
+            assert payloads_of(payload_folder) == objects
+            said = capsys.readouterr().err
+            assert f"is claimed by another deployment, {own} ({airflow.url}, 20" in said
+            assert f"sweep --take-over {own}" in said
+        assert main(["sweep", *there]) == 0
+        assert "--delete would delete nothing" in capsys.readouterr().err
+        assert payloads_of(payload_folder) == objects
+
+    def test_prefix_of_a_deployment_that_is_gone_is_taken_over(
+        self,
+        airflow: FakeAirflow,
+        twin: FakeAirflow,
+        objects: set[Path],
+        payload_folder: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Only by the id of what is there; from then on the former one is refused."""
+        assert main(["sweep", "--claim"]) == 0
+        (own,) = airflow.variables.values()
+        there = ["--api-url", twin.url]
+        assert main(["sweep", *there, "--take-over", "another"]) == 1
+
+        assert main(["sweep", *there, "--take-over", own]) == 0
+        assert main(["sweep", "--delete"]) == 1
+        assert payloads_of(payload_folder) == objects
+        assert main(["sweep", *there, "--delete"]) == 0
+        assert len(payloads_of(payload_folder)) == 1
+
+    def test_claims_at_the_same_moment_are_both_withdrawn(
+        self,
+        airflow: FakeAirflow,
+        objects: set[Path],
+        payload_folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Each sees the other's, and neither counts."""
+        write = claim.Claims._write
+
+        def write_both(self: claim.Claims, own: str) -> None:
+            write(self, "the-other-one")
+            write(self, own)
+
+        monkeypatch.setattr(claim.Claims, "_write", write_both)
+
+        assert main(["sweep", "--claim", "--delete"]) == 1
+        assert payloads_of(payload_folder) == objects
+        (left,) = (payload_folder / "xcom" / claim.FOLDER).iterdir()
+        assert left.name == "the-other-one"
+
+    @pytest.mark.parametrize("variable", ["", "a/../../b"])
+    def test_id_that_cannot_be_had_stops_the_sweep(
+        self,
+        airflow: FakeAirflow,
+        objects: set[Path],
+        payload_folder: Path,
+        variable: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """A user that may not read Variables, and a Variable that is no id."""
+        if variable:
+            airflow.variables[claim.VARIABLE] = variable
+        else:
+            airflow.forbidden = "/api/v2/variables"
+
+        assert main(["sweep", "--claim", "--delete"]) == 1
+        assert {path for path in payload_folder.rglob("*") if path.is_file()} == objects
+        said = capsys.readouterr().err
+        assert ("allowed are at most 64" if variable else "grant read and create Variables") in said
+
+    def test_claim_is_renewed_by_sweeps_and_outlives_a_rule_by_age(
+        self, airflow: FakeAirflow, objects: set[Path], payload_folder: Path
+    ) -> None:
+        """One that is older than a day is replaced; a newer one stays; a dry run changes nothing."""
+        assert main(["sweep", "--claim"]) == 0
+        folder = payload_folder / "xcom" / claim.FOLDER
+        (first,) = (path for path in folder.rglob("*") if path.is_file())
+        assert main(["sweep", "--delete"]) == 0
+        assert first.exists()
+        past = time.time() - 2 * 86_400
+        os.utime(first, (past, past))
+        assert main(["sweep"]) == 0
+        assert first.exists()
+        assert main(["sweep", "--delete"]) == 0
+
+        (second,) = (path for path in folder.rglob("*") if path.is_file())
+        assert second != first
+        assert main(["sweep", "--delete"]) == 0
+
+    def test_listings_pass_over_the_claim(
+        self,
+        airflow: FakeAirflow,
+        payload_folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """It is no payload: not for ls, not for the sweep's counts, and no Dag for the doctor."""
+        from include.xcom.cli import doctor
+
+        assert main(["sweep", "--claim"]) == 0
+        (file,) = (path for path in payload_folder.rglob("*") if path.is_file())
+        os.utime(file, (0, 0))
+        capsys.readouterr()
+
+        assert main(["sweep"]) == 0
+        assert "0 objects below" in capsys.readouterr().out
+        assert main(["ls", claim.FOLDER, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["runs"] == []
+        found = list(doctor._prefix(settings.load_settings(), None, None))
+        assert [(one.level, one.message) for one in found] == [("ok", "no payloads of any Dag yet")]
+
+
+def test_composer_asks_as_the_service_account_of_the_environment(
+    airflow: FakeAirflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token from Application Default Credentials, and a new one when Airflow refuses the old one."""
+    pytest.importorskip("google.auth")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    account = {
+        "type": "service_account",
+        "client_email": "composer@example.iam.gserviceaccount.com",
+        "token_uri": f"{airflow.url}/google/token",
+        "private_key": key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode(),
+    }
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
+    monkeypatch.setenv("COMPOSER_ENVIRONMENT", "production")
+    for name in ("AIRFLOW_API_USERNAME", "AIRFLOW_API_PASSWORD"):
+        monkeypatch.delenv(name)
+    row = store(b"kept")
+    keep(airflow, row)
+    session = api.AirflowAPI(api.Login.find())
+
+    assert session.value(Coordinates("sales", RUN, "load", -1, "return_value")) == row
+    airflow.tokens += 1  # An hour later.
+    assert session.value(Coordinates("sales", RUN, "load", -1, "return_value")) == row
+    assert airflow.tokens == 3
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://airflow.example.com")
+    assert main(["show", "sales", RUN, "load"]) == 1
+    assert "no Google token is sent to http://airflow.example.com" in capsys.readouterr().err
 
 
 class TestDoctor:

@@ -17,7 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
@@ -29,13 +29,29 @@ __all__ = ["MISSING", "AirflowAPI", "AirflowAPIError", "Login"]
 MISSING = object()
 """Given for a row that does not exist; None may be a value."""
 
+# https://cloud.google.com/composer/docs/composer-3/access-airflow-api
+_GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _SECONDS = 30.0
 _TRIES = 3
 _PAGE = 100  # The most that Airflow gives at once ([api] maximum_page_limit).
 
 
 class AirflowAPIError(Exception):
-    """Airflow did not answer what was asked; nothing may be concluded about its rows."""
+    """Airflow did not answer what was asked; nothing may be concluded about its rows.
+
+    Args:
+        message: What a person reads.
+        status: Of its answer; 0 if there was none. 401 also for whatever it says about tokens.
+    """
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the server is up, knows who asks, and would answer the same question the same way."""
+        return 400 <= self.status < 500 and self.status != 401
 
 
 @dataclass(frozen=True)
@@ -46,17 +62,21 @@ class Login:
         url: ``https://host/path`` without ``/api/v2``.
         username: With ``password``, exchanged for a token at ``/auth/token``.
         token: Sent as it is (``Authorization: Bearer``); counts more than a user name.
+        is_google: Without the others, ask with Application Default Credentials, as Cloud Composer wants
+            it; a new token is fetched whenever one has expired.
     """
 
     url: str
     username: str = ""
     password: str = ""
     token: str = ""
+    is_google: bool = False
 
     @classmethod
     def find(cls, url: str | None = None, username: str | None = None) -> Login:
         """Read the environment: AIRFLOW_API_URL, AIRFLOW_API_USERNAME, _PASSWORD, _TOKEN.
 
+        COMPOSER_ENVIRONMENT, which Cloud Composer sets in every component, stands for ``is_google``.
         Without a URL it is that of the server that tasks talk to (``[core]
         execution_api_server_url``), else ``[api] base_url``, where people have it.
         """
@@ -73,6 +93,7 @@ class Login:
             username or environment("AIRFLOW_API_USERNAME", ""),
             environment("AIRFLOW_API_PASSWORD", ""),
             environment("AIRFLOW_API_TOKEN", ""),
+            bool(environment("COMPOSER_ENVIRONMENT")),
         )
 
 
@@ -91,6 +112,7 @@ class AirflowAPI:
         self._pool = transport.open_pool(login.url, connections)
         self._lock = threading.Lock()
         self._token = ""
+        self._credentials: Any = None
 
     @property
     def url(self) -> str:
@@ -155,33 +177,57 @@ class AirflowAPI:
         path = f"/dags/{_quoted(dag_id)}"
         return self._get(path, words="was not found") is not MISSING or self.count_rows(dag_id, "~") > 0
 
+    def variable(self, key: str) -> str:
+        """Return an Airflow Variable of the metadata database; empty if there is none."""
+        answer = self._get(f"/variables/{_quoted(key)}", words="was not found")
+        return "" if answer is MISSING else str(answer.get("value") or "")
+
+    def create_variable(self, key: str, value: str, description: str) -> None:
+        """Make an Airflow Variable; one that is there stays as it is."""
+        body = {"key": key, "value": value, "description": description}
+        self._ask("POST", "/variables", accepted=(201, 409), body=json.dumps(body).encode())
+
     def _get(self, path: str, *, words: str = "", **query: Any) -> Any:
         """Ask for JSON; ``MISSING`` for a 404 whose detail has ``words``."""
-        url = f"{self.url}/api/v2{path}" + (f"?{urlencode(query)}" if query else "")
-        response = self._request("GET", url)
+        return self._ask("GET", path + (f"?{urlencode(query)}" if query else ""), words=words)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        words: str = "",
+        accepted: tuple[int, ...] = (200,),
+        body: bytes | None = None,
+    ) -> Any:
+        url = f"{self.url}/api/v2{path}"
+        response = self._request(method, url, body)
         try:
             answer = json.loads(response.data)
         except ValueError:
             answer = None
-        if response.status == 200 and isinstance(answer, dict):
+        if response.status in accepted and isinstance(answer, dict):
             return answer
         detail = str(answer.get("detail", "")) if isinstance(answer, dict) else ""
         if response.status == 404 and words and words in detail:
             return MISSING
         said = f"HTTP {response.status} {detail or transport.reason(response)}".strip()[:300]
+        status = 401 if "token" in detail.lower() else response.status
+        # As docs/operations.md lists the rights.
+        right = "read and create Variables" if "/variables" in path else "read access to XComs of that Dag"
         advice = {
             401: "the token is not accepted: renew AIRFLOW_API_TOKEN, or set AIRFLOW_API_USERNAME and _PASSWORD",
-            403: "this user may not read it: grant read access to XComs of that Dag",
+            403: f"this user may not do it: grant {right}",
             404: f"check that {self.url} is Airflow's API server (AIRFLOW_API_URL)",
-        }.get(401 if "token" in detail.lower() else response.status, "look at the log of the API server")
-        raise AirflowAPIError(f"GET {url}: {said}; {advice}")
+        }.get(status, "look at the log of the API server")
+        raise AirflowAPIError(f"{method} {url}: {said}; {advice}", status=status)
 
-    def _request(self, method: str, url: str) -> urllib3.BaseHTTPResponse:
+    def _request(self, method: str, url: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse:
         token = self._authorized("")
-        response = self._send(method, url, token)
+        response = self._send(method, url, token, body)
         if response.status == 401 and not self._login.token:
             # The token is of limited life, and a sweep may take longer.
-            response = self._send(method, url, self._authorized(token))
+            response = self._send(method, url, self._authorized(token), body)
         return response
 
     def _authorized(self, refused: str) -> str:
@@ -195,6 +241,8 @@ class AirflowAPI:
     def _log_in(self) -> str:
         url = f"{self.url}/auth/token"
         login = self._login
+        if login.is_google and not login.username:
+            return self._google_token()
         if login.username:
             body = json.dumps({"username": login.username, "password": login.password}).encode()
             response = self._send("POST", url, "", body)
@@ -212,6 +260,30 @@ class AirflowAPI:
             said = f"a token is needed (HTTP {response.status})"
             advice = "set AIRFLOW_API_TOKEN, or AIRFLOW_API_USERNAME and AIRFLOW_API_PASSWORD"
         raise AirflowAPIError(f"no access to Airflow's API at {self.url}: {said}; {advice}")
+
+    def _google_token(self) -> str:
+        """Fetch a token as Google documents it for the Airflow of Cloud Composer."""
+        split = urlsplit(self.url)
+        if split.scheme != "https" and split.hostname not in ("127.0.0.1", "localhost"):
+            raise AirflowAPIError(
+                f"no Google token is sent to {self.url}, which is not https; set AIRFLOW_API_URL to what "
+                "`gcloud composer environments describe` names as config.airflowUri"
+            )
+        import google.auth
+        from google.auth.exceptions import GoogleAuthError
+        from google.auth.transport.urllib3 import Request
+
+        try:
+            if self._credentials is None:
+                self._credentials, _ = google.auth.default(scopes=[_GOOGLE_SCOPE])
+            with transport.time_limit(_SECONDS):
+                self._credentials.refresh(Request(self._pool))  # type: ignore[no-untyped-call]
+        except GoogleAuthError as error:
+            raise AirflowAPIError(
+                f"no access to Airflow's API at {self.url}: no Google token ({error}); run where Application "
+                "Default Credentials are, or set AIRFLOW_API_TOKEN"
+            ) from error
+        return str(self._credentials.token)
 
     def _send(self, method: str, url: str, token: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse:
         headers = {"accept": "application/json"}

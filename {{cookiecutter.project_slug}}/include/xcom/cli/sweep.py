@@ -6,10 +6,12 @@ and when a task is killed between upload and row.
 
 An object is deleted only if all of this holds; in any doubt it stays:
 
+- somebody has said that this deployment alone writes below the prefix (``claim``);
 - its name lies below this deployment's own prefix and has the form that this backend writes;
-- it is older than the age asked for: the store's time of its creation, compared with this machine's clock;
-- Airflow knows its Dag (else it may belong to another deployment that shares the prefix), unless
-  ``--unknown-dags`` says that such objects are to go as well;
+- it is older than the age asked for: the store's time of its creation, compared with this machine's
+  clock. The least age is an hour, or twice ``timeout_seconds``: a task uploads first and has its row
+  written afterwards, so a younger object may be one whose row is on its way;
+- Airflow knows its Dag, unless ``--unknown-dags`` says that objects of deleted Dags are to go as well;
 - Airflow has answered, in so many words, that the row of this Dag run, task, map index and key does
   not exist, or has given the row, and it names another object;
 - with ``--delete``, Airflow has said so a second time, right before the deletion, and the deletion
@@ -32,18 +34,22 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from include.xcom.cli.api import MISSING, AirflowAPI, AirflowAPIError
+from include.xcom.cli.claim import FOLDER, ClaimError, Claims
+from include.xcom.cli.progress import Progress
 from include.xcom.cli.tables import age, size, table
 from include.xcom.errors import StoreUnavailableError
 from include.xcom.reference import Coordinates, PayloadReference, coordinates_of, segment
-from include.xcom.settings import load_settings
+from include.xcom.settings import Settings, load_settings
 from include.xcom.stores import Listed, Store, own_store
 
-__all__ = ["Run", "Stopped", "Sweep", "run_sweep"]
+__all__ = ["Run", "Stopped", "Sweep", "least_age_days", "run_sweep"]
 
 # More would only queue up: one worker of an API server answers about 75 of these a second (measured).
 _AT_ONCE = 4
 _DAY = 86_400.0
+_LEAST_SECONDS = 3600.0
 _TABLE_ROWS = 1000
+_SHOWN_DAGS = 20
 # As many runs in a row that Airflow could not be asked about mean that it cannot be asked at all.
 _FAILURES_IN_A_ROW = 5
 
@@ -115,10 +121,13 @@ class Sweep:
         is_deleting: Else nothing is changed.
         has_unknown_dags: Whether objects of Dags that Airflow does not know are orphans too.
         on_object: Called for each orphan with its outcome: ``orphan``, ``deleted`` or ``gone``.
-        on_progress: Called after each page with the totals so far.
+        on_progress: Called after each object with how many were looked at, how many of them are
+            orphans, and the id of the Dag.
 
     Attributes:
         position: Name of the first object that is not dealt with yet: where to resume.
+        left_out: Ids of Dags that Airflow gives this user no word about, and why; none of their objects
+            is asked about any more.
     """
 
     store: Store
@@ -129,8 +138,9 @@ class Sweep:
     is_deleting: bool = False
     has_unknown_dags: bool = False
     on_object: Callable[[str, Listed], None] = lambda outcome, one: None
-    on_progress: Callable[[Run], None] = lambda total: None
+    on_progress: Callable[[int, int, str], None] = lambda objects, orphans, dag_id: None
     position: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)
     total: Run = field(default_factory=lambda: Run("", ""))
 
     def runs(self, start: str = "") -> Iterator[Run]:
@@ -159,7 +169,8 @@ class Sweep:
                     raise Stopped(str(error), self.position) from error
                 if page is None:
                     break
-                for (dag_id, run_id), group in _by_run(page):
+                payloads = [one for one in page if not one.name.startswith(f"{self.prefix}{FOLDER}/")]
+                for (dag_id, run_id), group in _by_run(payloads):
                     if current is None or (current.dag_id, current.run_id) != (dag_id, run_id):
                         if current is not None:
                             yield current
@@ -173,7 +184,7 @@ class Sweep:
                         raise Stopped(current.reason, self.position)
                     # Looked at again after an interruption: no harm, and a name that can be pasted.
                     self.position = group[-1].name
-                self.on_progress(self.total)
+                    self.on_progress(self.total.objects, self.total.orphans, dag_id)
         if current is not None:
             yield current
         self.position = ""
@@ -188,6 +199,9 @@ class Sweep:
             run.leave(len(old) - len(named), "the name is not one from which the XCom can be told")
         if not named:
             return True
+        if run.dag_id in self.left_out:
+            run.leave(len(named), self.left_out[run.dag_id], is_failure=True)
+            return True
         try:
             if not self.has_unknown_dags and not self._knows(run.dag_id):
                 run.leave(len(named), "Airflow does not know the Dag (--unknown-dags includes it)")
@@ -195,9 +209,13 @@ class Sweep:
             is_empty = self.api.count_rows(run.dag_id, run.run_id) == 0
         except (AirflowAPIError, KeyError, TypeError, ValueError) as error:
             run.leave(len(named), f"Airflow did not say: {error}", is_failure=True)
+            if isinstance(error, AirflowAPIError) and error.is_final:
+                self._leave_out(run.dag_id, error)
+                return True
             return False
         outcomes = threads.map(lambda item: self._outcome(item[0], item[1], is_empty), named.items())
-        for one, outcome in zip(named, outcomes, strict=True):
+        before = self.total.objects + run.objects - len(named)
+        for count, (one, outcome) in enumerate(zip(named, outcomes, strict=True), 1):
             if outcome == "kept":
                 run.kept += 1
             elif outcome in ("orphan", "deleted", "gone"):
@@ -207,6 +225,7 @@ class Sweep:
                 self.on_object(outcome, one)
             else:
                 run.leave(1, outcome, is_failure=True)
+            self.on_progress(before + count, self.total.orphans + run.orphans, run.dag_id)
         return True
 
     def _outcome(self, one: Listed, where: Coordinates, is_empty: bool) -> str:
@@ -219,8 +238,19 @@ class Sweep:
             if self._is_referenced(one, where):
                 return "kept"
             return "deleted" if self.store.delete(one.uri, one.generation) else "gone"
-        except (AirflowAPIError, StoreUnavailableError) as error:
+        except AirflowAPIError as error:
+            self._leave_out(where.dag_id, error)
             return str(error)
+        except StoreUnavailableError as error:
+            return str(error)
+
+    def _leave_out(self, dag_id: str, error: AirflowAPIError) -> None:
+        """Ask nothing more about a Dag that this user may not read; others can still be asked about.
+
+        A 404 that is not in Airflow's words may concern one id only, such as one with a slash in it.
+        """
+        if error.status == 403:
+            self.left_out[dag_id] = f"Airflow did not say: {error}"
 
     def _is_referenced(self, one: Listed, where: Coordinates) -> bool:
         value = self.api.value(where)
@@ -289,6 +319,14 @@ def _names(value: Any, uri: str) -> bool:
     return False
 
 
+def least_age_days(settings: Settings) -> float:
+    """Return the age that a sweep may not go below.
+
+    A task uploads a payload, for up to ``timeout_seconds``, and only then has its row written.
+    """
+    return max(_LEAST_SECONDS, 2 * settings.timeout_seconds) / _DAY
+
+
 def run_sweep(
     api: AirflowAPI,
     *,
@@ -299,33 +337,73 @@ def run_sweep(
     has_unknown_dags: bool = False,
     has_objects: bool = False,
     is_json: bool = False,
+    is_claiming: bool = False,
+    taken_over: str = "",
 ) -> int:
     """Sweep this deployment's prefix, print what was found, and return the exit code.
 
+    Args:
+        is_claiming: Note first that this deployment alone writes below the prefix.
+        taken_over: Id of a deployment whose claim goes to this one.
+
     Raises:
-        ValueError: ``resume`` is no name below the prefix, or the age is not over 0.
+        ValueError: ``resume`` is no name below the prefix, or the age is below the least one.
+        AirflowAPIError: Airflow cannot be asked; nothing was looked at.
+        PayloadError: The store cannot be asked.
     """
     settings = load_settings()
     prefix = f"{settings.prefix}/" if settings.prefix else ""
     if resume and not resume.startswith(prefix):
         raise ValueError(f"--resume {resume!r} is not below the prefix {prefix!r}")
-    if not age_days > 0:
-        raise ValueError(f"an age of {age_days} days would take what tasks write at this moment")
+    least = least_age_days(settings)
+    if not age_days >= least:
+        raise ValueError(
+            f"an age of {age_days:g} days is too low, the least is {least:.4f} ({least * 24:g} hours): a task "
+            "uploads its payload first and has its row written afterwards, and what is younger may be waiting "
+            "for its row"
+        )
     now = time.time()
+    store = own_store()
+    claims = Claims(store, api, settings.root, prefix)
+    progress = Progress(warn)
+
+    def say(text: str) -> None:
+        progress.clear()
+        warn(text)
+
+    try:
+        if is_claiming or taken_over:
+            claims.claim(taken_over)
+            say(f"Claimed: this deployment alone writes below {settings.root}")
+        if is_deleting:
+            claims.check()
+            claims.renew()
+    except ClaimError as error:
+        say(f"Nothing was deleted: {error}")
+        return 1
+    if not is_deleting:
+        try:
+            claims.check()
+        except ClaimError as error:
+            say(f"--delete would delete nothing: {error}")
+        except AirflowAPIError as error:
+            if not error.is_final:
+                raise
+            say(f"--delete would delete nothing: {error}")
 
     def on_object(outcome: str, one: Listed) -> None:
-        if has_objects and is_json:
+        if not has_objects:
+            return
+        progress.clear()
+        if is_json:
             print(json.dumps({"outcome": outcome, "uri": one.uri, "bytes": one.size, "created": one.created}))
-        elif has_objects:
+        else:
             print(
                 f"{outcome.ljust(7)}  {size(one.size).rjust(9)}  {age(now - one.created).rjust(6)}  {one.uri}"
             )
 
-    def on_progress(total: Run) -> None:
-        warn(f"{total.objects} objects, {total.orphans} orphans so far; at {sweep.position}")
-
     sweep = Sweep(
-        store=own_store(),
+        store=store,
         api=api,
         root=settings.root,
         prefix=prefix,
@@ -333,7 +411,7 @@ def run_sweep(
         is_deleting=is_deleting,
         has_unknown_dags=has_unknown_dags,
         on_object=on_object,
-        on_progress=on_progress,
+        on_progress=progress.show,
     )
     stopped = ""
     rows: list[tuple[object, ...]] = []
@@ -343,6 +421,7 @@ def run_sweep(
             if not run.orphans and not run.undecided and not run.failed:
                 continue
             if is_json:
+                progress.clear()
                 print(json.dumps({"run": asdict(run)}), flush=True)
             elif len(rows) < _TABLE_ROWS:
                 rows.append(
@@ -351,15 +430,23 @@ def run_sweep(
                 )
                 if run.reason:
                     where = f"{run.dag_id} {run.run_id}" if run.dag_id else "other objects"
-                    warn(f"{where}: {run.undecided + run.failed} stay: {run.reason}")
+                    say(f"{where}: {run.undecided + run.failed} stay: {run.reason}")
             else:
                 more += 1
     except (Stopped, KeyboardInterrupt) as error:
         stopped = str(error) or "interrupted"
+    progress.clear()
     total = sweep.total
     if is_json:
         print(
-            json.dumps({"total": asdict(total), "is_complete": not stopped, "resume": sweep.position or None})
+            json.dumps(
+                {
+                    "total": asdict(total),
+                    "left_out": sorted(sweep.left_out),
+                    "is_complete": not stopped,
+                    "resume": sweep.position or None,
+                }
+            )
         )
     else:
         heads = ("DAG", "RUN", "ORPHANS", "BYTES", "KEPT", "OTHERS", "FAILED")
@@ -367,6 +454,8 @@ def run_sweep(
             print(table(heads, rows, right=("ORPHANS", "BYTES", "KEPT", "OTHERS", "FAILED")))
         if more:
             print(f"… and {more} more Dag runs; --json lists all")
+        if sweep.left_out:
+            print(f"Left out, since Airflow tells this user nothing of them: {_some(sweep.left_out)}")
         print(
             f"{total.objects} objects below {settings.root}: {total.kept} referred to, {total.young} younger than "
             f"{age_days:g} days, "
@@ -382,3 +471,8 @@ def run_sweep(
         if sweep.position:
             warn(f"Go on with: --resume {shlex.quote(sweep.position)}")
     return 1 if stopped or total.failed else 0
+
+
+def _some(ids: dict[str, str]) -> str:
+    shown = ", ".join(sorted(ids)[:_SHOWN_DAGS])
+    return shown if len(ids) <= _SHOWN_DAGS else f"{shown} and {len(ids) - _SHOWN_DAGS} more Dags"
