@@ -148,6 +148,57 @@ def test_sweep_of_3000_objects_takes_pages_and_little_memory(
     assert bucket.count("DELETE") == 0
 
 
+_MILLION = """
+import resource, sys
+from include.xcom.cli.sweep import Sweep
+from include.xcom.stores import Listed
+
+class Store:
+    def list(self, prefix, start=""):
+        for first in range(0, int(sys.argv[1]), 1000):
+            names = [
+                f"xcom/sales/manual__{number // 50:08}/load/-1/return_value/{number:032x}.bin"
+                for number in range(first, first + 1000)
+            ]
+            yield [Listed(f"gs://acme/{name}", name, "1", 1, 0.0) for name in names]
+
+class API:
+    def version(self):
+        return (3, 3)
+
+    def knows_dag(self, dag_id):
+        return True
+
+    def count_rows(self, dag_id, run_id):
+        return 0
+
+sweep = Sweep(Store(), API(), "gs://acme/xcom/", "xcom/", 1.0)
+runs = sum(1 for run in sweep.runs())
+print(runs, sweep.total.orphans, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_sweep_of_a_million_objects_takes_the_memory_of_ten_thousand() -> None:
+    """Of the whole process; a byte kept for each object, or four for each run, would show."""
+
+    def measure(count: int) -> tuple[int, int, int]:
+        done = subprocess.run(
+            [sys.executable, "-c", _MILLION, str(count)],
+            cwd=ROOT / "{{cookiecutter.project_slug}}",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        runs, orphans, peak = map(int, done.stdout.split())
+        return runs, orphans, peak * (1 if sys.platform == "darwin" else 1024)
+
+    *few, little = measure(10_000)
+    *many, much = measure(1_000_000)
+
+    assert (few, many) == ([200, 10_000], [20_000, 1_000_000])
+    assert much - little < 1_500_000
+
+
 def test_sweep_that_is_interrupted_goes_on_where_it_was(
     airflow: AirflowServer,
     claimed: None,

@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     fetch.add_argument("file", type=Path, metavar="FILE")
     fetch.add_argument("--force", action="store_true", help="replace a file that exists")
     _add_api(fetch)
+    _add_json(fetch)
 
     sweep = command(
         "sweep",
@@ -258,6 +259,10 @@ def _fetch(given: argparse.Namespace, described: argparse.ArgumentParser) -> int
         )
         return 1
     fetch_payload(reference, given.file, is_replacing=given.force)
+    if given.json:
+        found = {"file": str(given.file), "uri": reference.uri, "bytes": reference.bytes}
+        print(json.dumps({**found, "crc32c": reference.crc32c}, indent=2))
+        return 0
     print(f"{given.file}: {reference.bytes} bytes ({size(reference.bytes)}), CRC32C {reference.crc32c}")
     return 0
 

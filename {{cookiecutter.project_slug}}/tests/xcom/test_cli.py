@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -146,6 +147,16 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(autouse=True)
+def logging_stays_as_it_was() -> Iterator[None]:
+    """Commands send logs to stderr, which is each test's own; other tests come after these."""
+    structlog = sys.modules.get("structlog")
+    before = structlog.get_config() if structlog else {}
+    yield
+    if structlog:
+        structlog.configure(**before)
+
+
 @pytest.fixture
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAirflow]:
     """A stand-in of Airflow's API that knows the Dag "sales"."""
@@ -201,6 +212,7 @@ class TestListing:
         """Type and size of each payload, whether a row refers to it, and the total."""
         keep(airflow, store(b"x" * 3000))
         store(b"y" * 1000, "a_task_with_a_name_that_goes_on_" * 3)
+        capsys.readouterr()  # Airflow 3.0 logs to stdout until a command redirects it.
 
         code = main(["ls", "sales", RUN])
 
@@ -268,6 +280,94 @@ class TestListing:
         out = capsys.readouterr().out
         assert "shape 365 x 3, dtype float64" in out
         assert '"small": 1' in out
+
+    @pytest.mark.parametrize("frame_format", ["parquet", "arrow"])
+    def test_show_frame_previews_schema_and_first_rows(
+        self, frame_format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Of either format: count, types, as many rows as asked for, and the first of many columns."""
+        polars = pytest.importorskip("polars")
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__FRAME_FORMAT", frame_format)
+        settings.load_settings.cache_clear()
+        more = {f"c{number}": [number] * 100_000 for number in range(9)}
+        row = store(polars.DataFrame({"id": range(100_000), "name": ["an\x1b[31mn"] * 100_000, **more}))
+
+        assert main(["show", row["__data__"]["uri"], "--lines", "3"]) == 0
+        _, shown = capsys.readouterr().out.split("\n\n", 1)
+        assert path_of(row).suffix == f".{frame_format}"
+        assert shown.splitlines() == [
+            "100000 rows, 11 columns",
+            "  id: int64",
+            "  name: large_string",
+            "  c0: int64",
+            "  … 8 more columns",
+            "",
+            "id  name      c0  c1  c2  c3  c4  c5",
+            "0   an?[31mn  0   1   2   3   4   5",
+            "1   an?[31mn  0   1   2   3   4   5",
+            "2   an?[31mn  0   1   2   3   4   5",
+            "(first 8 of 11 columns)",
+        ]
+
+    @pytest.mark.parametrize("frame_format", ["parquet", "arrow"])
+    def test_show_frame_without_rows_and_damaged_frame(
+        self, frame_format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Nothing to see is said, and bytes that are no frame give a line and no traceback."""
+        polars = pytest.importorskip("polars")
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__FRAME_FORMAT", frame_format)
+        settings.load_settings.cache_clear()
+        row = store(polars.DataFrame({"id": polars.Series([], dtype=polars.Int64)}))
+
+        assert main(["show", row["__data__"]["uri"]]) == 0
+        assert capsys.readouterr().out.endswith("\n\n0 rows, 1 columns\n  id: int64\n")
+        path_of(row).write_bytes(b"no frame at all")
+        assert main(["show", row["__data__"]["uri"]]) == 0
+        assert "no preview: Arrow" in capsys.readouterr().out
+
+    def test_json_of_every_command_has_the_same_facts(
+        self, airflow: FakeAirflow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """ls of a run, show by ids, by URI and of an inline value, and fetch."""
+        row = store(b"hello" * 100)
+        uri, crc32c = row["__data__"]["uri"], row["__data__"]["crc32c"]
+        keep(airflow, row)
+        keep(airflow, {"small": 1}, "note")
+        store(b"orphan", "killed")
+
+        def answer(*words: str) -> Any:
+            assert main([*words, "--json"]) == 0
+            return json.loads(capsys.readouterr().out)
+
+        listed = answer("ls", "sales", RUN)
+        assert [(one["task_id"], one["is_referenced"]) for one in listed["payloads"]] == [
+            ("killed", False),
+            ("load", True),
+        ]
+        assert {name: listed["payloads"][1][name] for name in ("type", "codec", "bytes", "uri", "key")} == {
+            "type": "bytes",
+            "codec": "bytes",
+            "bytes": 500,
+            "uri": uri,
+            "key": "return_value",
+        }
+        assert listed["total_bytes"] == 506
+        shown = answer("show", "sales", RUN, "load", "--lines", "1")
+        assert shown["reference"] == {**row["__data__"], "codec_version": 1}
+        assert shown["preview"] == [
+            "00000000  68 65 6c 6c 6f 68 65 6c 6c 6f 68 65 6c 6c 6f 68  hellohellohelloh"
+        ]
+        known = answer("show", uri)["reference"]
+        assert known == {"uri": uri, "bytes": 500, "crc32c": crc32c, "generation": "0"}
+        assert answer("show", "sales", RUN, "note") == {"inline": {"small": 1}}
+        target = tmp_path / "x.bin"
+        assert answer("fetch", uri, str(target)) == {
+            "file": str(target),
+            "uri": uri,
+            "bytes": 500,
+            "crc32c": crc32c,
+        }
+        assert target.read_bytes() == b"hello" * 100
 
     def test_show_row_that_is_gone_is_exit_1(
         self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
@@ -951,10 +1051,26 @@ def test_metrics_are_sent_when_they_are_on(monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
+def test_metrics_that_cannot_be_sent_are_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An Airflow that has moved its Stats must not look like one whose metrics are off."""
+    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
+    monkeypatch.setattr(metrics, "_MODULES", ("airflow.no.such.module", "airflow.nor.this"))
+    monkeypatch.setattr(logging.getLogger("include"), "propagate", True)
+    metrics._stats.cache_clear()
+    try:
+        for _ in range(2):
+            metrics.record("store", 5, 0.1)
+    finally:
+        metrics._stats.cache_clear()
+
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "include.xcom.metrics"]
+    assert "neither in airflow.no.such.module nor in airflow.nor.this" in said
+
+
 def test_store_logs_one_line_without_the_value(caplog: pytest.LogCaptureFixture) -> None:
     """Who wrote what, how large and how fast; never what it was."""
-    import logging
-
     logging.getLogger("include").propagate = True
     with caplog.at_level("INFO", "include.xcom.payloads"):
         store(b"secret words")

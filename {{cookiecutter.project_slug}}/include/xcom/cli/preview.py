@@ -51,15 +51,13 @@ def _frame(path: Path, lines: int) -> list[str]:
             batch: Any = next(file.iter_batches(lines), None)
     else:
         with pyarrow.memory_map(str(path)) as source:
-            try:
-                reader: Any = pyarrow.ipc.open_file(source)
-                batches = [reader.get_batch(place) for place in range(reader.num_record_batches)]
-            except pyarrow.ArrowInvalid:
-                source.seek(0)
-                reader = pyarrow.ipc.open_stream(source)
-                batches = list(reader)
-            schema, count = reader.schema, sum(each.num_rows for each in batches)
-            batch = batches[0] if batches else None
+            reader: Any = pyarrow.ipc.open_file(source)
+            schema, count, batch = reader.schema, 0, None
+            # One at a time: those of a compressed file are not where the file is mapped.
+            for place in range(reader.num_record_batches):
+                each = reader.get_batch(place)
+                count += each.num_rows
+                batch = each if batch is None else batch
     from include.xcom.cli.tables import table
 
     shown = [f"{count} rows, {len(schema)} columns"]
