@@ -239,7 +239,7 @@ def test_dockerignore_keeps_what_the_image_needs(project: Path) -> None:
         "Dockerfile",
     }
     assert needed & {name.strip("/") for name in ignored} == set()
-    assert {".env", ".git", "airflow_settings.yaml", "**/__pycache__", ".venv"} <= ignored
+    assert {".env", ".env.*", ".git", "airflow_settings.yaml", "**/__pycache__", ".venv"} <= ignored
 
 
 def test_commands_of_both_readmes_are_shell(baked_combinations: Callable[[str], Path]) -> None:
