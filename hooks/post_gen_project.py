@@ -66,7 +66,7 @@ def main():
         "",
         "Next:",
         f"  cd {slug}",
-        "  docker compose up -d --build --wait    (or: astro dev start)",
+        "  docker compose up -d --build --wait --wait-timeout 300    (or: astro dev start)",
         "  open http://localhost:8080",
         "",
         f"Before production: create the bucket gs://{bucket}; README.md says how to grant and name it.",

@@ -166,6 +166,6 @@ def test_next_steps_are_printed(baker: Callable[..., Baked]) -> None:
     baked = baker(project_slug="etl.v2", gcs_bucket="acme-xcom")
 
     assert "etl.v2 is ready." in baked.said
-    assert "  docker compose up -d --build --wait    (or: astro dev start)" in baked.said
+    assert "  docker compose up -d --build --wait --wait-timeout 300    (or: astro dev start)" in baked.said
     assert "create the bucket gs://acme-xcom" in baked.said
     assert "By hand:" not in baked.said
