@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from baking import COMBINATIONS, Baked, bake, export
+from engine import compose_refusal, give_up
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +51,6 @@ def project(combination: str, baked_combinations: Callable[[str], Path]) -> Path
 
 @pytest.fixture(scope="session")
 def compose() -> None:
-    """Skip where `docker compose` is not installed; no engine needs to run."""
-    command = ["docker", "compose", "version"]
-    if not shutil.which("docker") or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("`docker compose` is not installed")
+    """Give up where `docker compose` is not installed; no engine needs to run."""
+    if refusal := compose_refusal():
+        give_up(refusal)

@@ -36,6 +36,11 @@ def busy() -> float:
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
+def allowance() -> float:
+    """Tell how much longer than on a quiet machine something may take; at most twice as long."""
+    return min(busy(), 2.0)
+
+
 def eventually(look: Callable[[], Any], *, seconds: float, what: str) -> Any:
     """Look until something true is seen, and return it; longer where others use the machine too."""
     until = time.monotonic() + seconds * busy()
@@ -59,7 +64,9 @@ class Stack:
         airflow: Where the API server answers on this machine.
         gcs: Where the emulator answers on this machine.
         seconds_to_healthy: What `up --wait` took with the images built.
-        busy: How many programs wanted each processor before that; 1.0 if it was not more than one.
+        allowance: What that may be multiplied by, since others used the machine before.
+        options: Of `docker compose`, in front of every command: other files than those of the folder.
+        seconds_per_command: After which a command of `docker compose` counts as hanging.
     """
 
     project: Path
@@ -67,20 +74,27 @@ class Stack:
     airflow: str
     gcs: str
     seconds_to_healthy: float = 0.0
-    busy: float = 1.0
+    allowance: float = 1.0
+    options: tuple[str, ...] = ()
+    seconds_per_command: float = 900.0
     _token: str = field(default="", repr=False)
 
     def compose(self, *arguments: str, check: bool = True) -> str:
         """Run `docker compose` for this stack and return what it prints."""
-        done = subprocess.run(
-            ["docker", "compose", "--project-name", self.name, *arguments],
-            cwd=self.project,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=900,
-        )
+        try:
+            done = subprocess.run(
+                ["docker", "compose", "--project-name", self.name, *self.options, *arguments],
+                cwd=self.project,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+                timeout=self.seconds_per_command,
+            )
+        except subprocess.TimeoutExpired as late:
+            said = (late.stdout or b"").decode(errors="replace")
+            message = f"docker compose {' '.join(arguments)}: no end after {late.timeout:.0f} s:\n{said}"
+            raise AssertionError(message) from None
         assert done.returncode == 0 or not check, f"docker compose {' '.join(arguments)}:\n{done.stdout}"
         return done.stdout
 
@@ -89,6 +103,33 @@ class Stack:
         output = self.compose("ps", "--all", "--format", "json")
         rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         return {row["Name"].removeprefix(f"{self.name}-"): row.get("Health") or row["State"] for row in rows}
+
+    @property
+    def image(self) -> str:
+        """The image that the stack builds."""
+        return f"{self.name}/airflow:local"
+
+    def remove(self) -> None:
+        """Remove containers, volumes, networks and the image's name, but no layer: others are built from them."""
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10", check=False)
+        command = ["docker", "image", "rm", "--no-prune", self.image]
+        subprocess.run(command, capture_output=True, check=False)
+
+    def memory(self) -> dict[str, float]:
+        """Map each running container's service and number to the bytes of memory that the engine counts for it."""
+        containers = self.compose("ps", "--quiet").split()
+        form = "{{.Name}} {{.MemUsage}}"
+        command = ["docker", "stats", "--no-stream", "--format", form, *containers]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+        used = {line.split()[0].removeprefix(f"{self.name}-"): line.split()[1] for line in lines}
+        return {name: float(text[:-3]) * units[text[-3:]] for name, text in used.items()}
+
+    def task_log(self, task: dict[str, Any], try_number: int = 0) -> str:
+        """Return the log of a try of a task instance, the last one unless told otherwise."""
+        run = f"/dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}"
+        path = f"{run}/taskInstances/{task['task_id']}/logs/{try_number or task['try_number']}"
+        return json.dumps(self.call("GET", f"{path}?map_index={task['map_index']}")["content"])
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Ask Airflow's REST API."""
@@ -226,15 +267,17 @@ def running(project: Path, settings: dict[str, str], *, scale: str = "") -> Iter
     down = ["down --volumes --remove-orphans --timeout 10"]
     with get_docker_services("docker compose", files, name, [], down):
         stack.compose("build")
-        stack.busy = busy()
+        stack.allowance = allowance()
         start = time.monotonic()
+        wait = ["--wait", "--wait-timeout", "600"]
         try:
-            stack.compose("up", "--detach", "--wait", *(["--scale", scale] if scale else []))
+            stack.compose("up", "--detach", *wait, *(["--scale", scale] if scale else []))
         except AssertionError as error:
             raise AssertionError(f"{error}\n{report(stack)}") from None
         stack.seconds_to_healthy = time.monotonic() - start
         yield stack
     assert left_behind(name) == []
+    stack.remove()
 
 
 def left_behind(name: str) -> list[str]:
@@ -248,15 +291,43 @@ def left_behind(name: str) -> list[str]:
 
 
 def report(stack: Stack, *, lines: int = 40) -> str:
-    """Collect the states of all services and the last lines of their logs, the unwell ones first."""
-    states = stack.states()
-    services = stack.compose("config", "--services", check=False).split()
-    unwell = [s for s in services if any(k.startswith(f"{s}-") and v != "healthy" for k, v in states.items())]
-    parts = ["\n".join(f"{container}: {state}" for container, state in states.items())]
+    """Collect the states of all services, the logs of tasks that failed, and the last lines of all services.
+
+    The unwell ones come first. Never raises: what cannot be had is replaced by the reason, since this
+    is called while another failure is being reported.
+    """
+    parts: list[str] = []
+    unwell: list[str] = []
+    services: list[str] = []
+    with _reported(parts, "states"):
+        states = stack.states()
+        parts.append("\n".join(f"{container}: {state}" for container, state in states.items()))
+        services = sorted({container.rsplit("-", 1)[0] for container in states})
+        for container, state in states.items():
+            if state != "healthy" and (service := container.rsplit("-", 1)[0]) not in unwell:
+                unwell.append(service)
+    with _reported(parts, "tasks"):
+        failed = (
+            "/dags/~/dagRuns/~/taskInstances?state=failed&state=up_for_retry&limit=5&order_by=-start_date"
+        )
+        for task in stack.call("GET", failed)["task_instances"]:
+            name = f"{task['dag_id']}.{task['task_id']}[{task['map_index']}], try {task['try_number']}"
+            with _reported(parts, name):
+                parts.append(f"----- task {name}\n{stack.task_log(task)[-4000:]}")
     for service in [*unwell, *(s for s in services if s not in unwell)]:
-        logs = stack.compose("logs", "--no-color", "--tail", str(lines), service, check=False)
-        parts.append(f"----- {service}\n{logs}")
+        with _reported(parts, service):
+            logs = stack.compose("logs", "--no-color", "--tail", str(lines), service, check=False)
+            parts.append(f"----- {service}\n{logs}")
     return "\n".join(parts)
+
+
+@contextmanager
+def _reported(parts: list[str], what: str) -> Iterator[None]:
+    """Put an error among the parts of a report instead of raising it."""
+    try:
+        yield
+    except Exception as error:
+        parts.append(f"----- {what}: not available: {type(error).__name__}: {error}")
 
 
 def is_reachable(url: str) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from baking import bake
-from stack import Stack, report, running
+from engine import engine_refusal, give_up
+from stack import Stack, allowance, report, running
 
 PROBES = Path(__file__).parent / "dags" / "stack_probes.py"
 
@@ -21,6 +21,11 @@ IMPATIENT = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
 }
+
+# What all tests of this folder may take together, on a machine that does nothing else.
+LIMIT_SECONDS = 20 * 60
+_spent: list[float] = []
+_allowed: list[float] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,27 +38,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Attach states and logs of the stacks to the report of a failed test."""
+    """Attach what the stacks say to the report of a test that failed, or of its fixtures."""
     outcome = yield
-    if outcome.failed and outcome.when == "call":
-        for name in ("local_stack", "celery_stack"):
-            stack = getattr(item, "funcargs", {}).get(name)
-            if isinstance(stack, Stack):
-                outcome.sections.append((f"services of {name}", report(stack)))
+    _spent.append(outcome.duration)
+    if outcome.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, Stack):
+                outcome.sections.append((f"services of {name}", report(value)))
     return outcome
+
+
+def pytest_runtest_setup() -> None:
+    """Remember how busy others keep the machine before the first stack does."""
+    if not _allowed:
+        _allowed.append(LIMIT_SECONDS * allowance())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run whose container tests take too long together, however green they are."""
+    if _allowed and sum(_spent) > _allowed[0]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what they took."""
+    if _allowed:
+        is_late = sum(_spent) > _allowed[0]
+        terminalreporter.line(
+            f"tests with containers: {sum(_spent):.0f} s, {'MORE THAN' if is_late else 'of'} {_allowed[0]:.0f} s",
+            red=is_late,
+        )
 
 
 @pytest.fixture(scope="session")
 def engine() -> None:
-    """Skip where no container engine answers."""
-    if not shutil.which("docker"):
-        pytest.skip("no container engine: `docker` is not installed")
-    answer = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
-    if answer.returncode:
-        reason = (answer.stderr.strip() or answer.stdout.strip()).splitlines()[-1]
-        pytest.skip(f"no container engine answers: {reason}")
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("`docker compose` is not installed")
+    """Give up where no container engine answers."""
+    if refusal := engine_refusal():
+        give_up(refusal)
 
 
 @pytest.fixture(scope="session", autouse=True)

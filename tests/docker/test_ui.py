@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from chromium import Browser, find_chromium
+from engine import give_up
 from stack import Run, Stack
 
 FRAME = "document.querySelector('iframe[title=Payloads]')?.contentDocument"
@@ -34,7 +35,7 @@ def browser(ui: str) -> Iterator[Browser]:
     """A browser that has opened the UI and is logged in by that."""
     program = find_chromium()
     if not program:
-        pytest.skip("no Chromium is installed")
+        give_up("no Chromium is installed")
     browser = Browser(program)
     try:
         browser.set_window(1500, 800)
