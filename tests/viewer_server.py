@@ -94,10 +94,11 @@ class ViewerServer:
                 self.tokens[user] = json.load(response)["access_token"]
         return self.tokens[user]
 
-    def get(self, path: str, user: str | None = "anna", *, token: str | None = None) -> Answer:
-        """Ask for a page of the viewer with the cookie of a user."""
+    def get(self, path: str, user: str | None = "anna", *, token: str | None = None, **asked: str) -> Answer:
+        """Ask for a page of the viewer with the cookie of a user, and with more headers."""
         token = token if token is not None or user is None else self.token(user)
-        headers = {"cookie": f"_token={token}"} if token else {}
+        headers = {name.replace("_", "-"): value for name, value in asked.items()}
+        headers |= {"cookie": f"_token={token}"} if token else {}
         try:
             with urlopen(
                 Request(f"{self.url}/payload-viewer/{path}", headers=headers), timeout=60
@@ -140,6 +141,22 @@ class ViewerServer:
         row = self.store(value, dag_id, run_id, task_id, map_index, key)
         self.add_row(row, task_id, key, map_index=map_index, dag_id=dag_id, run_id=run_id)
         return row
+
+    def add_payload(
+        self, data: bytes, task_id: str, *, codec: str = "bytes", version: int = 1, extension: str = "bin",
+        dag_id: str = "sales", run_id: str = "manual__1",
+    ) -> None:  # fmt: skip
+        """Write an XCom whose object holds any bytes, by a row that says they are of a codec."""
+        from include.xcom.reference import Coordinates, PayloadReference, object_name
+        from include.xcom.stores import DirectoryStore
+
+        owner = Coordinates(dag_id, run_id, task_id, -1, "return_value")
+        name = object_name("xcom", owner, uuid4().hex, extension)
+        stored = DirectoryStore(self.payloads.as_uri()).put(name, [data])
+        row = PayloadReference(
+            stored.uri, codec, stored.size, stored.size, codec, version, stored.crc32c, stored.generation
+        ).to_row()
+        self.add_row(row, task_id, dag_id=dag_id, run_id=run_id)
 
     def store(self, value: Any, *ids: Any) -> Any:
         """Store a value's payload, and return the row for it."""
@@ -189,8 +206,14 @@ def _headers(answer: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in answer.headers.items()}
 
 
-def start(home: Path, dags: Path | None = None) -> ViewerServer:
-    """Make a database and start a server; wait until it answers."""
+def start(home: Path, dags: Path | None = None, **settings: str) -> ViewerServer:
+    """Make a database and start a server; wait until it answers.
+
+    Args:
+        home: Its folder.
+        dags: Its Dags.
+        settings: Environment variables, instead of or beside those that a server has here.
+    """
     for name in ("dags", "payloads", "plugins"):
         (home / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(TEMPLATE / "plugins" / PLUGIN, home / "plugins" / "payload_viewer.py")
@@ -216,6 +239,7 @@ def start(home: Path, dags: Path | None = None) -> ViewerServer:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__GCS_XCOM__BUCKET": (home / "payloads").as_uri(),
         "PYTHONPATH": str(TEMPLATE),
+        **settings,
     }
     command = [sys.executable, "-m", "airflow"]
     subprocess.run([*command, "db", "migrate"], env=variables, cwd=home, capture_output=True, check=True)

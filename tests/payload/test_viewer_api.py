@@ -261,7 +261,7 @@ def test_page_says_what_was_checked(server: ViewerServer) -> None:
 
 def test_large_file_is_checked_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not read is not promised; the page has the words."""
-    from include.xcom.reference import PayloadReference
+    from include.xcom.reference import Coordinates, PayloadReference, object_name
     from include.xcom.settings import load_settings
     from include.xcom.stores import own_store
     from include.xcom.viewer import limits
@@ -272,11 +272,12 @@ def test_large_file_is_checked_by_its_size(tmp_path: Path, monkeypatch: pytest.M
     load_settings.cache_clear()
     checked = []
     for size in (4_500_000, 5_500_000):
-        stored = own_store().put(f"xcom/{size}", [bytes(size)])
+        owner = Coordinates("sales", "manual__1", "load", -1, str(size))
+        stored = own_store().put(object_name("xcom", owner, "0" * 32, "bin"), [bytes(size)])
         reference = PayloadReference(
             stored.uri, "bytes", size, size, "bytes", 1, stored.crc32c, stored.generation
         )
-        checked.append(open_source(reference).checked.partition(",")[0])
+        checked.append(open_source(reference, owner).checked.partition(",")[0])
     load_settings.cache_clear()
 
     assert checked == ["CRC32C of the whole object", "size only"]

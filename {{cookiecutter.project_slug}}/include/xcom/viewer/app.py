@@ -12,37 +12,35 @@ path names. The ids stand in the path, the rest in the query::
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import BoundedSemaphore
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
-import structlog
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from include.xcom.errors import PayloadError
-from include.xcom.reference import PayloadReference
-from include.xcom.viewer import blob, bundle, limits, pages, rows
+from include.xcom.errors import PayloadError, PayloadTooLargeError, ReferenceNotAllowedError
+from include.xcom.reference import Coordinates
+from include.xcom.viewer import blob, limits, pages, rows
 from include.xcom.viewer.inspector import ViewTimeoutError, inspect
-from include.xcom.viewer.pipe import PipedFile
+from include.xcom.viewer.journal import View
+from include.xcom.viewer.places import BusyError, Places
 from include.xcom.viewer.ranged import Held, Source, open_source
 from include.xcom.viewer.rows import Row
 from include.xcom.viewer.words import Trouble, trouble
 
 __all__ = ["make_app"]
 
-log = structlog.get_logger(__name__)
-
 _FILES = Path(__file__).parent / "templates"
-_views = BoundedSemaphore(limits.VIEWS_AT_ONCE)
-_downloads = BoundedSemaphore(limits.DOWNLOADS_AT_ONCE)
+_views = Places(limits.VIEWS_AT_ONCE)
+_downloads = Places(limits.DOWNLOADS_AT_ONCE)
+_NO_KEY = "This task instance has no XCom of that key: it did not run yet, or was cleared."
+_NO_PICTURE = "This XCom is no picture."
 _QUIET = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
@@ -50,6 +48,8 @@ _QUIET = {
     "cross-origin-resource-policy": "same-origin",
 }
 _SANDBOX = "sandbox; default-src 'none'; frame-ancestors 'self'"
+# Said, or Airflow compresses what is sent, which takes its processor's time and the length away.
+_FILE = {**_QUIET, "content-security-policy": _SANDBOX, "content-encoding": "identity"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ def make_app() -> FastAPI:
     app.add_api_route("/object/{ids:path}", _object, methods=["GET"])
     app.add_api_route("/image/{ids:path}", _image, methods=["GET"])
     app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _misspelt)
+    app.add_exception_handler(BusyError, _busy)
+    app.add_exception_handler(Exception, _failed)
     return app
 
 
@@ -95,6 +98,9 @@ def _ids(request: Request, count: int) -> Ids:
     parts = raw.decode("ascii", "replace").partition("?")[0].split("/")
     route = request.scope["route"].path.split("/")[1]
     ids = [unquote(part) for part in parts[-count:]]
+    texts = [*ids, request.query_params.get("key", "")]
+    if any("\0" in text for text in texts):  # PostgreSQL takes no such text, and has none.
+        raise HTTPException(404, "No task instance, Dag run or XCom key has such a name.")
     if len(parts) <= count or parts[-count - 1] != route or not all(ids[:3]):
         raise HTTPException(404, "This address names no task instance or Dag run.")
     if count == 2:
@@ -106,48 +112,39 @@ def _ids(request: Request, count: int) -> Ids:
     return Ids(ids[0], ids[1], ids[2], int(index))
 
 
-def _allowed(request: Request, user: Any, count: int) -> Ids:
-    """Return the ids of a request, once Airflow's auth manager has let the user read XComs of that Dag.
+def _check(request: Request, user: Any, ids: Ids) -> None:
+    """Let Airflow's auth manager decide whether the user may read XComs of that Dag.
 
     Raises:
-        HTTPException: 403, or 404 for a path without ids.
+        HTTPException: 403.
     """
-    ids = _ids(request, count)
     requires_access_dag("GET", DagAccessEntity.XCOM, ids.dag_id)(request, user)
-    return ids
 
 
 def _row(ids: Ids, key: str) -> Row:
     for row in rows.of_instance(ids.dag_id, ids.run_id, ids.task_id, ids.map_index):
         if row.key == key:
             return row
-    raise HTTPException(
-        404, "This task instance has no XCom of that key: it did not run yet, or was cleared."
-    )
+    raise HTTPException(404, _NO_KEY)
 
 
-@contextmanager
-def _one_of(places: BoundedSemaphore) -> Iterator[None]:
-    if not places.acquire(timeout=limits.WAIT_SECONDS):
-        raise HTTPException(503, "Many payloads are being looked at just now. Try again in a few seconds.")
-    try:
-        yield
-    finally:
-        places.release()
+def _opened(row: Row, ids: Ids, view: View) -> Source:
+    """Open what a row refers to.
+
+    Raises:
+        PayloadError: See ``open_source``.
+    """
+    assert row.reference is not None
+    owner = Coordinates(ids.dag_id, ids.run_id, row.task_id, row.map_index, row.key)
+    return open_source(row.reference, owner, view.tally)
 
 
-def _log_view(event: str, user: Any, ids: Ids, key: str, size: int, outcome: str) -> None:
-    log.info(
-        event,
-        user=str(user.get_name()),
-        dag_id=ids.dag_id,
-        run_id=ids.run_id,
-        task_id=ids.task_id,
-        map_index=ids.map_index,
-        key=key,
-        bytes=size,
-        outcome=outcome,
-    )
+class _Refusal(HTTPException):
+    """An answer without a page or file, in words of its own."""
+
+    def __init__(self, said: Trouble) -> None:
+        super().__init__(said.status, said.happened)
+        self.said = said
 
 
 # ---------------------------------------------------------------------------------------------- pages
@@ -161,79 +158,81 @@ def _instance(
     row: int = 0,
     column: int = 0,
     start: int = 0,
-    index: str = "",
+    index: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
     whole: bool = False,
 ) -> Response:
     """Show the XComs of a task instance, one of them opened."""
-    ids = _allowed(request, user, 4)
-    found = rows.of_instance(ids.dag_id, ids.run_id, ids.task_id, ids.map_index)
-    opened = next((one for one in found if one.key == key), None)
-    if key and opened is None:
-        raise HTTPException(
-            404, "This task instance has no XCom of that key: it did not run yet, or was cleared."
+    ids = _ids(request, 4)
+    question = {
+        "part": part,
+        "row": max(row, 0),
+        "column": max(column, 0),
+        "start": max(start, 0),
+        "whole": whole,
+        "index": _numbers(index),
+    }
+    with View("xcom payload viewed", user, ids, key, "shown") as view:
+        _check(request, user, ids)
+        found = rows.of_instance(ids.dag_id, ids.run_id, ids.task_id, ids.map_index)
+        opened = next((one for one in found if one.key == key), None)
+        if key and opened is None:
+            raise HTTPException(404, _NO_KEY)
+        opened = opened or (found[0] if found else None)
+        shown: dict[str, Any] | None = None
+        problem: Trouble | None = None
+        checked = ""
+        if opened is None:
+            view.outcome = "nothing there"
+        else:
+            view.key = opened.key
+            try:
+                with _views.one():
+                    source, asked = _source_of(opened, ids, question, view)
+                    shown, checked = inspect(source, asked).shown, source.checked
+            except (PayloadError, ViewTimeoutError) as error:
+                problem = trouble(error)
+                view.failed(error)
+        page = pages.instance(
+            root=_root(request),
+            ids=ids,
+            rows=found,
+            opened=opened,
+            part=part,
+            shown=shown,
+            checked=checked,
+            trouble=problem,
         )
-    opened = opened or (found[0] if found else None)
-    shown: dict[str, Any] | None = None
-    problem: Trouble | None = None
-    checked = ""
-    if opened is not None:
-        question = {
-            "part": part,
-            "row": max(row, 0),
-            "column": max(column, 0),
-            "start": max(start, 0),
-            "whole": whole,
-            "index": [int(one) for one in index.split(",")[:32] if one.isdecimal() and len(one) < 12],
-        }
-        size, outcome = 0, "shown"
-        try:
-            with _one_of(_views):
-                source, question = _source_of(opened, question)
-                viewed = inspect(source, question)
-            shown, size, checked = viewed.shown, viewed.bytes_read, source.checked
-        except (PayloadError, ViewTimeoutError) as error:
-            problem, outcome = trouble(error), type(error).__name__
-        _log_view("xcom payload viewed", user, ids, opened.key, size, outcome)
-    page = pages.instance(
-        root=_root(request),
-        ids=ids,
-        rows=found,
-        opened=opened,
-        part=part,
-        shown=shown,
-        checked=checked,
-        trouble=problem,
-    )
-    return _html(page)
+        return _html(page)
 
 
-def _source_of(row: Row, question: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
-    if row.reference is None:
-        if row.problem:
-            from include.xcom.errors import ReferenceNotAllowedError
+def _numbers(index: list[str]) -> list[int]:
+    """Read where a slice lies: a number for each axis, or several with commas between them."""
+    numbers = ",".join(index[:32]).split(",")[:32]
+    return [int(one) if one.isdecimal() and len(one) < 12 else 0 for one in numbers]
 
-            raise ReferenceNotAllowedError(row.problem)
-        if row.text is None:
-            from include.xcom.errors import PayloadTooLargeError
 
-            raise PayloadTooLargeError(f"The row holds {row.characters:,} characters of JSON.")
-        return Held(row.text.encode(errors="surrogatepass")), {**question, "codec": "json"}
-    asked = {**question, "codec": row.reference.codec, "version": row.reference.codec_version}
-    return open_source(row.reference), asked
+def _source_of(row: Row, ids: Ids, question: dict[str, Any], view: View) -> tuple[Source, dict[str, Any]]:
+    if row.reference is not None:
+        asked = {**question, "codec": row.reference.codec, "version": row.reference.codec_version}
+        return _opened(row, ids, view), asked
+    if row.problem:
+        raise ReferenceNotAllowedError(row.problem)
+    text = rows.with_text(row, ids.dag_id, ids.run_id).text
+    if text is None:
+        raise PayloadTooLargeError(f"The row holds {row.characters:,} characters of JSON.")
+    data = text.encode(errors="surrogatepass")
+    view.tally.add(len(data))
+    return Held(data), {**question, "codec": "json"}
 
 
 def _run(request: Request, user: GetUserDep, sort: str = "stored") -> Response:
     """Show all XComs of a Dag run with their sizes, the largest first."""
-    ids = _allowed(request, user, 2)
-    found = rows.of_run(ids.dag_id, ids.run_id)
-    log.info(
-        "xcom payloads listed",
-        user=str(user.get_name()),
-        dag_id=ids.dag_id,
-        run_id=ids.run_id,
-        rows=len(found),
-    )
-    return _html(pages.run(root=_root(request), ids=ids, rows=found, sort=sort))
+    ids = _ids(request, 2)
+    with View("xcom payloads listed", user, ids, "", "shown") as view:
+        _check(request, user, ids)
+        listing = rows.of_run(ids.dag_id, ids.run_id)
+        view.rows = len(listing.rows)
+        return _html(pages.run(root=_root(request), ids=ids, listing=listing, sort=sort))
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -241,84 +240,117 @@ def _run(request: Request, user: GetUserDep, sort: str = "stored") -> Response:
 
 def _object(request: Request, user: GetUserDep, key: str) -> Response:
     """Send one payload as it is stored, under its own name; never as something a browser opens."""
-    ids = _allowed(request, user, 4)
-    row = _row(ids, key)
-    source: Source
-    if row.reference is None:
-        if row.text is None or row.problem:
-            raise HTTPException(413, "This row is not offered as a file.")
-        name, source = "value.json", Held(row.text.encode(errors="surrogatepass"))
-    else:
-        name = row.reference.uri.rpartition("/")[2]
-        source = _opened(row.reference)
-    with _one_of(_downloads):
-        pass  # Said now, while it can be said.
-    _log_view("xcom payload downloaded", user, ids, key, source.size, "sent")
-    return StreamingResponse(
-        _pieces(source),
-        media_type="application/octet-stream",
-        headers={
-            **_QUIET,
-            "content-security-policy": _SANDBOX,
-            "content-length": str(source.size),
-            "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-        },
-    )
+    ids = _ids(request, 4)
+    with View("xcom payload downloaded", user, ids, key, "sent") as view:
+        _check(request, user, ids)
+        row = _row(ids, key)
+        _downloads.take()
+        try:
+            name, source = _file_of(row, ids, view)
+        except BaseException:
+            _downloads.give_back()
+            raise
+        # From here on the place and the line of the log are the answer's.
+        view.goes_on = True
+        return _Sending(
+            source,
+            view,
+            media_type="application/octet-stream",
+            headers={
+                **_FILE,
+                "content-length": str(source.size),
+                "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+            },
+        )
 
 
-def _opened(reference: PayloadReference) -> Source:
+def _file_of(row: Row, ids: Ids, view: View) -> tuple[str, Source]:
     try:
-        source = open_source(reference)
-        # The first byte tells whether it is there and still the same, while an error can be said.
-        source.read(0, 1)
+        if row.reference is not None:
+            return row.reference.uri.rpartition("/")[2], _opened(row, ids, view)
+        if row.problem:
+            raise ReferenceNotAllowedError(row.problem)
+        text = rows.with_text(row, ids.dag_id, ids.run_id).text
+        if text is None:
+            raise PayloadTooLargeError(
+                f"The row holds {row.characters:,} characters of JSON, and no object that could be sent"
+            )
     except PayloadError as error:
-        said = trouble(error)
-        raise HTTPException(said.status, f"{said.title}: {said.happened}. {said.advice}") from error
-    return source
+        raise _Refusal(trouble(error)) from error
+    data = text.encode(errors="surrogatepass")
+    view.tally.add(len(data))
+    return "value.json", Held(data)
 
 
-def _pieces(source: Source) -> Iterator[bytes]:
-    with _one_of(_downloads):
-        yield from source.pieces()
+class _Sending(StreamingResponse):
+    """A download, which gives its place back and writes its line however it ends."""
+
+    def __init__(self, source: Source, view: View, **answer: Any) -> None:
+        super().__init__(source.pieces(), **answer)
+        self._view = view
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send everything, or as much as the client takes."""
+        is_whole = False
+        try:
+            await super().__call__(scope, receive, self._watched(send))
+            is_whole = self._is_whole
+        except PayloadError as error:
+            # The head is sent: all that can be done is to break off before the length that it states.
+            self._view.failed(error)
+            raise
+        finally:
+            _downloads.give_back()
+            if not is_whole and self._view.outcome == "sent":
+                self._view.outcome = "broken off"
+            self._view.write()
+
+    _is_whole = False
+
+    def _watched(self, send: Any) -> Any:
+        async def watched(message: Any) -> None:
+            await send(message)
+            self._is_whole = message["type"] == "http.response.body" and not message.get("more_body")
+
+        return watched
 
 
 def _image(request: Request, user: GetUserDep, key: str, part: str = "") -> Response:
     """Send a payload that is a picture, by its first bytes and with a fixed type; nothing else."""
-    ids = _allowed(request, user, 4)
-    row = _row(ids, key)
-    if row.reference is None:
-        raise HTTPException(404, "This XCom is no picture.")
-    source = _opened(row.reference)
+    ids = _ids(request, 4)
+    with View("xcom payload picture sent", user, ids, key, "sent") as view:
+        _check(request, user, ids)
+        row = _row(ids, key)
+        if row.reference is None or row.reference.codec not in ("bytes", "tree"):
+            raise HTTPException(404, _NO_PICTURE)
+        try:
+            with _views.one():
+                data = _picture(row, ids, part, view)
+        except (PayloadError, ViewTimeoutError) as error:
+            raise _Refusal(trouble(error)) from error
+        kind = blob.image_type(data[:16])
+        if kind is None:
+            raise HTTPException(404, _NO_PICTURE)
+        return Response(
+            data, media_type=kind, headers={**_FILE, "content-disposition": "inline; filename=picture"}
+        )
+
+
+def _picture(row: Row, ids: Ids, part: str, view: View) -> bytes:
+    """Read a payload, or the part of a bundle; a bundle is taken apart by the process that decodes."""
+    assert row.reference is not None
+    source = _opened(row, ids, view)
     start, size = 0, source.size
     if row.reference.codec == "tree":
-        try:
-            file = PipedFile(source.size, lambda ranges: [source.read(*span) for span in ranges])
-            start, size = bundle.members(file)[part]
-        except (PayloadError, KeyError) as error:
-            raise HTTPException(404, "The payload has no such part.") from error
-    elif row.reference.codec != "bytes":
-        raise HTTPException(404, "This XCom is no picture.")
+        shown = inspect(source, {"codec": "tree", "version": row.reference.codec_version, "part": part}).shown
+        if shown.get("kind") != "blob":
+            raise HTTPException(404, _NO_PICTURE)
+        start, size = shown.get("span", (0, -1))
+        if type(start) is not int or type(size) is not int or not 0 <= start <= start + size <= source.size:
+            raise HTTPException(404, "The payload has no such part.")
     if size > limits.IMAGE_BYTES:
-        raise HTTPException(413, "The picture is too large to be shown here; download it.")
-    try:
-        with _one_of(_views):
-            data = source.read(start, start + size)
-    except PayloadError as error:
-        said = trouble(error)
-        raise HTTPException(said.status, f"{said.title}: {said.happened}") from error
-    kind = blob.image_type(data[:16])
-    if kind is None:
-        raise HTTPException(404, "This XCom is no picture.")
-    _log_view("xcom payload viewed", user, ids, key, size, "image")
-    return Response(
-        data,
-        media_type=kind,
-        headers={
-            **_QUIET,
-            "content-security-policy": _SANDBOX,
-            "content-disposition": "inline; filename=picture",
-        },
-    )
+        raise PayloadTooLargeError(f"the picture is {size:,} bytes; up to {limits.IMAGE_BYTES:,} are shown")
+    return source.read(start, start + size)
 
 
 def _css() -> Response:
@@ -348,12 +380,17 @@ def _html(page: pages.Page, status: int = 200) -> HTMLResponse:
         "form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
     )
     headers = {**_QUIET, "content-security-policy": policy}
-    return HTMLResponse(replace(page, nonce=nonce).render(), status, headers)
+    # JSON knows lone surrogates, which no encoding does.
+    text = replace(page, nonce=nonce).render().encode(errors="backslashreplace")
+    return HTMLResponse(text, status, headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     """Say in words why there is no page."""
     assert isinstance(error, StarletteHTTPException)
+    if isinstance(error, _Refusal):
+        said = error.said
+        return _message(request, said.status, said.title, f"{said.happened.rstrip('.')}. {said.advice}")
     titles = {
         401: ("You are not logged in", "Log in to Airflow in this browser, then open this page again."),
         403: (
@@ -361,10 +398,32 @@ async def _refused(request: Request, error: Exception) -> Response:
             "Ask whoever manages access in this Airflow for the permission to read XComs of this Dag.",
         ),
         404: ("Nothing here", str(error.detail)),
-        503: ("Busy", str(error.detail)),
     }
     title, advice = titles.get(error.status_code, ("This did not work", str(error.detail)))
-    if request.scope["path"].rpartition("/")[0].find("/object/") >= 0:
-        return PlainTextResponse(f"{title}. {advice}\n", error.status_code, _QUIET)
-    page = pages.message(root=_root(request), title=title, advice=advice)
-    return _html(page, error.status_code)
+    return _message(request, error.status_code, title, advice)
+
+
+async def _misspelt(request: Request, error: Exception) -> Response:
+    """Say which of the query's values are of the wrong kind."""
+    assert isinstance(error, RequestValidationError)
+    names = ", ".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
+    advice = f"The address does not say in a form that is understood: {names}. Go back, and follow a link."
+    return _message(request, 422, "This address is misspelt", advice)
+
+
+async def _busy(request: Request, error: Exception) -> Response:
+    advice = "Many payloads are being looked at just now. Try again in a few seconds."
+    return _message(request, 503, "Busy", advice)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Answer what nobody thought of; the server writes the traceback to its log."""
+    advice = "The log of the API server says more. Try again; if it stays so, report what stands there."
+    return _message(request, 500, "The viewer has failed", advice)
+
+
+def _message(request: Request, status: int, title: str, advice: str) -> Response:
+    if "/object/" in request.scope["path"]:
+        text = f"{title}. {advice}\n".encode(errors="backslashreplace")
+        return PlainTextResponse(text, status, {**_QUIET, "content-security-policy": _SANDBOX})
+    return _html(pages.message(root=_root(request), title=title, advice=advice), status)

@@ -18,7 +18,7 @@ _CODECS = {"parquet": "pyarrow", "arrow": "pyarrow", "npy": "numpy", "json": "js
 
 
 def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
-    """Describe one part, the skeleton if none is named, and list all.
+    """Describe one part, the skeleton if none is named, and list all; ``span`` is the part's start and size.
 
     Raises:
         PayloadCorruptError: It is no bundle, or there is no such part.
@@ -31,6 +31,7 @@ def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
     return {
         **codec.summarize(Window(file, *parts[chosen]), asked),
         "part": chosen,
+        "span": list(parts[chosen]),
         "parts": [{"name": name, "bytes": size} for name, (_, size) in parts.items()],
     }
 

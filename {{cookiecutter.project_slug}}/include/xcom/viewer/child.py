@@ -42,17 +42,18 @@ def main() -> None:
     except PayloadTooLargeError as error:
         reply = {"error": "too-large", "words": str(error)}
     except PayloadError as error:
-        reply = {"error": "corrupt", "words": str(error)}
+        reply = {"error": "not-shown", "words": str(error)}
     except MemoryError:
         reply = {"error": "too-large", "words": "decoding it takes more memory than a view may use"}
     except ModuleNotFoundError as error:
         reply = {"error": "package", "words": f"the package {error.name} is not installed here"}
     except (ValueError, OSError, EOFError, KeyError, IndexError, RecursionError) as error:
         # What libraries raise over broken bytes.
-        reply = {"error": "corrupt", "words": f"it cannot be decoded: {error}"[:500]}
+        reply = {"error": "not-shown", "words": f"it cannot be decoded: {error}"[:500]}
     except Exception as error:  # noqa: BLE001 - the page must say something in any case
-        reply = {"error": "failed", "words": f"{type(error).__name__}: {error}"[:500]}
-    questions.write(json.dumps(reply).encode() + b"\n")
+        reply = {"error": "not-shown", "words": f"{type(error).__name__}: {error}"[:500]}
+    # Escaped, a letter that is not English would take six bytes; a lone surrogate cannot do without.
+    questions.write(json.dumps(reply, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
     questions.flush()
 
 
@@ -79,6 +80,9 @@ class _WithoutPandas:
 
 def _give_up() -> None:
     """Set limits that hold for the rest of this process; where a system lacks one, the others hold."""
+    # Before a machine without memory ends the API server, it shall end this.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
     try:
         import resource
     except ModuleNotFoundError:  # Windows

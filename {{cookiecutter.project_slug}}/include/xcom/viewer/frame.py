@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from include.xcom.codecs.frame_reader import leaf_count
-from include.xcom.errors import PayloadCorruptError
+from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError
 from include.xcom.viewer import limits
 from include.xcom.viewer.numbers import histogram, short
 from include.xcom.viewer.pipe import PipedFile
@@ -306,7 +306,7 @@ class _Arrow(_Table):
     def _messages(self) -> Iterator[tuple[int, int, int, int]]:
         """Walk over the messages by their heads; bodies are not read."""
         at = 8
-        for _ in range(_MESSAGES):
+        for _ in range(_MESSAGES + 1):
             head = self._file.range(at, at + 8)
             if len(head) < 8 or head[:4] != b"\xff\xff\xff\xff":
                 return
@@ -319,6 +319,7 @@ class _Arrow(_Table):
                 raise PayloadCorruptError("a message of the file is longer than the file")
             yield kind, at, stop, rows
             at = stop
+        raise PayloadTooLargeError(f"it has more than {_MESSAGES:,} record batches; up to so many are opened")
 
     def affordable(self, first: int, row: int) -> list[int]:
         return list(range(first, min(first + limits.PAGE_COLUMNS, len(self.schema))))

@@ -6,24 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from include.xcom.errors import (
-    PayloadCorruptError,
-    PayloadError,
-    PayloadTooLargeError,
-    UnsupportedTypeError,
-)
+from include.xcom.errors import PayloadError, PayloadTooLargeError, UnsupportedTypeError
 from include.xcom.viewer import limits
 from include.xcom.viewer.ranged import Source
 
-__all__ = ["ViewTimeoutError", "Viewed", "inspect"]
+__all__ = ["NotShownError", "ViewTimeoutError", "Viewed", "inspect"]
 
 _ROOT = str(Path(__file__).resolve().parents[3])
 _START = (
@@ -40,6 +37,13 @@ _MODEST = {
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
 }
+
+
+class NotShownError(PayloadError):
+    """The process that decodes cannot make sense of the payload, which tells little about the payload.
+
+    Whether it is what was written, the store's checks say.
+    """
 
 
 class ViewTimeoutError(Exception):
@@ -67,7 +71,10 @@ def inspect(source: Source, question: dict[str, Any]) -> Viewed:
         question: ``codec`` and what of it shall be shown; see ``child``.
 
     Raises:
-        PayloadError: What the store says, or that the payload is not of its format, or too large.
+        PayloadError: What the store says.
+        PayloadTooLargeError: More would have to be read or decoded than a view may.
+        UnsupportedTypeError: A package is not installed here.
+        NotShownError: It cannot be decoded.
         ViewTimeoutError: It took longer than a view may.
     """
     path = [_ROOT, *(entry for entry in sys.path if entry)]
@@ -79,22 +86,26 @@ def inspect(source: Source, question: dict[str, Any]) -> Viewed:
         cwd=_ROOT,
         env={**{name: os.environ[name] for name in _KEPT if name in os.environ}, **_MODEST},
     )
+    deadline = time.monotonic() + limits.VIEW_SECONDS
     timer = Timer(limits.VIEW_SECONDS, process.kill)
     timer.start()
+    pool = ThreadPoolExecutor(_PARALLEL, "viewer")
     try:
-        return _serve(process, source, question)
-    except (BrokenPipeError, EOFError, ValueError) as error:
-        is_late = not timer.is_alive()
-        process.kill()
-        if is_late:
+        return _serve(process, source, question, pool, deadline)
+    except PayloadError:
+        raise
+    except (BrokenPipeError, EOFError, ValueError, RecursionError, FutureTimeoutError) as error:
+        if time.monotonic() >= deadline:
             raise ViewTimeoutError(f"more than {limits.VIEW_SECONDS:g} s") from error
-        raise PayloadCorruptError(
+        raise NotShownError(
             "the process that decodes it ended without an answer: it needed more memory or time than a view "
-            "may use, or the payload is broken"
+            "may use, or fell over what it read"
         ) from error
     finally:
         timer.cancel()
         process.kill()
+        # What is being read ends by its own limit; nobody waits for it.
+        pool.shutdown(wait=False, cancel_futures=True)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 try:
@@ -104,34 +115,47 @@ def inspect(source: Source, question: dict[str, Any]) -> Viewed:
         process.wait()
 
 
-def _serve(process: subprocess.Popen[bytes], source: Source, question: dict[str, Any]) -> Viewed:
+def _serve(
+    process: subprocess.Popen[bytes],
+    source: Source,
+    question: dict[str, Any],
+    pool: ThreadPoolExecutor,
+    deadline: float,
+) -> Viewed:
     stdin, stdout = process.stdin, process.stdout
     assert stdin is not None and stdout is not None
     stdin.write(json.dumps({**question, "size": source.size}).encode() + b"\n")
     stdin.flush()
     total = 0
-    with ThreadPoolExecutor(_PARALLEL, "viewer") as pool:
-        while True:
-            line = stdout.readline(limits.RESULT_BYTES)
-            if not line.endswith(b"\n"):
-                raise EOFError
-            message = json.loads(line)
-            if "read" not in message:
-                return Viewed(_answer(message), total)
-            ranges = _ranges(message["read"], source.size)
-            total += sum(stop - start for start, stop in ranges)
-            if total > limits.READ_BYTES:
-                raise PayloadTooLargeError(
-                    f"more than {limits.READ_BYTES:,} bytes of it would have to be read for this page"
-                )
-            futures = [pool.submit(copy_context().run, source.read, start, stop) for start, stop in ranges]
-            for future in futures:
-                stdin.write(future.result())
-            stdin.flush()
+
+    def read(start: int, stop: int) -> bytes:
+        return source.read(start, stop, max(deadline - time.monotonic(), 0.1))
+
+    while True:
+        line = stdout.readline(limits.RESULT_BYTES)
+        if not line.endswith(b"\n"):
+            raise EOFError
+        message = json.loads(line)
+        if type(message) is not dict:
+            raise ValueError("not a message")
+        if "read" not in message:
+            return Viewed(_answer(message), total)
+        ranges = _ranges(message["read"], source.size)
+        total += sum(stop - start for start, stop in ranges)
+        if total > limits.READ_BYTES:
+            raise PayloadTooLargeError(
+                f"more than {limits.READ_BYTES:,} bytes of it would have to be read for this page"
+            )
+        futures = [pool.submit(copy_context().run, read, start, stop) for start, stop in ranges]
+        for future in futures:
+            stdin.write(future.result(max(deadline - time.monotonic(), 0)))
+        stdin.flush()
 
 
 def _ranges(asked: Any, size: int) -> Sequence[tuple[int, int]]:
     """Check what the process asks for: it may have been taken over by what it decodes."""
+    if type(asked) is not list or not all(type(one) is list and len(one) == 2 for one in asked):
+        raise ValueError("not ranges")
     ranges = []
     for start, stop in asked[:4096]:
         if type(start) is not int or type(stop) is not int or not 0 <= start < stop <= size:
@@ -147,9 +171,7 @@ def _answer(message: dict[str, Any]) -> dict[str, Any]:
         raise PayloadTooLargeError(words)
     if kind == "package":
         raise UnsupportedTypeError(words)
-    if kind == "failed":
-        raise PayloadError(words)
     if kind is not None or type(message.get("shown")) is not dict:
-        raise PayloadCorruptError(words)
+        raise NotShownError(words)
     shown: dict[str, Any] = message["shown"]
     return shown

@@ -9,6 +9,8 @@ MIB = 2**20
 VIEWS_AT_ONCE = 4
 """Of one process of the API server; the next one waits, then is asked to come back."""
 DOWNLOADS_AT_ONCE = 8
+WAITING_AT_ONCE = 4
+"""For a view or a download, each; who comes then is asked to come back at once."""
 WAIT_SECONDS = 5.0
 VIEW_SECONDS = 20.0
 """From the start of the process that decodes to its end; it is killed then."""
@@ -44,6 +46,8 @@ CELL_CHARACTERS = 200
 TEXT_CHARACTERS = 2000
 NAME_CHARACTERS = 120
 TREE_NODES = 3000
+TREE_CHARACTERS = 400_000
+"""Of all texts in a tree: six bytes each at most where they are sent to the page."""
 TREE_ITEMS = 100
 TREE_DEPTH = 40
 JSON_BYTES = 32 * MIB
@@ -55,3 +59,5 @@ HEAT_CELLS = 160
 """Cells of a heat map along one side; larger slices are thinned out."""
 INLINE_BYTES = 4 * MIB
 RUN_ROWS = 5000
+LARGEST_BYTES = 5 * 2**40
+"""The largest object of Google Cloud Storage; a row that claims more is taken for one of that size."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from include.xcom.viewer import charts, limits
-from include.xcom.viewer.rows import Row
+from include.xcom.viewer.rows import Listing, Row
 from include.xcom.viewer.words import Trouble
 
 if TYPE_CHECKING:
@@ -78,16 +78,19 @@ _ORDERS = {
     "stored": ("Stored", lambda row: (-row.stored_bytes, row.task_id, row.map_index)),
     "memory": ("In memory", lambda row: (-row.raw_bytes, row.task_id, row.map_index)),
     "task": ("Task", lambda row: (row.task_id, row.map_index, row.key)),
+    "key": ("Key", lambda row: (row.key, row.task_id, row.map_index)),
+    "type": ("Type", lambda row: (row.type, row.task_id, row.map_index)),
     "written": ("Written", lambda row: (str(row.written), row.task_id, row.map_index)),
 }
+_DESCENDING = ("stored", "memory")
 
 
-def run(*, root: str, ids: Ids, rows: list[Row], sort: str) -> Page:
+def run(*, root: str, ids: Ids, listing: Listing, sort: str) -> Page:
     """Return the page of a Dag run."""
     from include.xcom.viewer.app import Ids
 
     sort = sort if sort in _ORDERS else "stored"
-    ordered = sorted(rows, key=_ORDERS[sort][1])
+    ordered = sorted(listing.rows, key=_ORDERS[sort][1])
     places = [
         f"{root}/instance/{Ids(ids.dag_id, ids.run_id, row.task_id, row.map_index).path}?"
         + urlencode({"key": row.key})
@@ -100,12 +103,11 @@ def run(*, root: str, ids: Ids, rows: list[Row], sort: str) -> Page:
             "ids": ids,
             "rows": list(zip(ordered, places, strict=True)),
             "sort": sort,
+            "direction": "descending" if sort in _DESCENDING else "ascending",
             "orders": [(name, title) for name, (title, _) in _ORDERS.items()],
-            "stored": sum(row.stored_bytes for row in rows),
-            "memory": sum(row.raw_bytes for row in rows),
-            "payloads": sum(row.reference is not None for row in rows),
-            "largest": max((row.stored_bytes for row in rows), default=0),
-            "is_cut": len(rows) == limits.RUN_ROWS,
+            "listing": listing,
+            "largest": max((row.stored_bytes for row in ordered), default=0),
+            "is_cut": len(ordered) < listing.count,
         },
     )
 

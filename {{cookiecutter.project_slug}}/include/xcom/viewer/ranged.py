@@ -8,19 +8,26 @@ are compared; a file is read once for its CRC32C, at several GB/s, unless it is 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
-from include.xcom.errors import PayloadCorruptError
+from include.xcom.errors import PayloadCorruptError, ReferenceNotAllowedError
+from include.xcom.reference import Coordinates, object_name
+from include.xcom.settings import load_settings
 from include.xcom.stores import DirectoryStore, Store, Stored, checksum, pieces, store_of
 from include.xcom.viewer import limits
 
 if TYPE_CHECKING:
     from include.xcom.reference import PayloadReference
 
-__all__ = ["Held", "Source", "open_source"]
+__all__ = ["Held", "Source", "Tally", "open_source"]
 
 _WHOLE = "CRC32C of the whole object"
 _STATED = "generation, and the size and CRC32C that the bucket states"
+# Of names that the store writes.
+_PREFIX_CHARACTERS = 200
+_FILE_CHARACTERS = 64
 _SIZE = "size only, as it is a large file; a task that reads it checks the CRC32C"
 
 
@@ -35,8 +42,8 @@ class Source(Protocol):
     size: int
     checked: str
 
-    def read(self, start: int, stop: int) -> bytes:
-        """Return a range.
+    def read(self, start: int, stop: int, seconds: float = limits.RANGE_SECONDS) -> bytes:
+        """Return a range; give up after ``seconds``.
 
         Raises:
             PayloadMissingError: The object is gone.
@@ -48,28 +55,87 @@ class Source(Protocol):
         """Return everything, piece by piece."""
 
 
-def open_source(reference: PayloadReference) -> Source:
+class Tally:
+    """Adds up what was read from the store, by several threads."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._lock = Lock()
+
+    def add(self, size: int) -> None:
+        """Count some bytes."""
+        with self._lock:
+            self.bytes += size
+
+
+def open_source(reference: PayloadReference, owner: Coordinates, tally: Tally | None = None) -> Source:
     """Return the bytes that a reference names.
 
+    Args:
+        reference: Of the row.
+        owner: The XCom whose row it is.
+        tally: Takes the number of bytes that are read from the store, now and later.
+
     Raises:
-        ReferenceNotAllowedError: They lie outside of what this deployment may read. Nothing was read.
+        ReferenceNotAllowedError: They lie outside of what this deployment may read, or belong to another
+            XCom. Nothing was read.
         PayloadMissingError: There is no such object.
         PayloadCorruptError: It was altered.
         StoreUnavailableError: The store did not answer.
     """
+    tally = tally or Tally()
     store = store_of(reference.uri)
+    _check_owner(reference.uri, owner)
     stored = Stored.of(reference)
     if stored.size <= limits.WHOLE_BYTES:
-        data = b"".join(pieces(store, stored))
+        if stored.size:
+            data = store.read(stored, 0, stored.size, seconds=limits.RANGE_SECONDS)
+        else:
+            data = b"".join(pieces(store, stored))
+        tally.add(len(data))
         _compare(checksum([data]), stored)
         return Held(data, _WHOLE)
+    # The first byte tells whether it is there and still the same.
+    tally.add(len(store.read(stored, 0, 1, seconds=limits.RANGE_SECONDS)))
     if not isinstance(store, DirectoryStore):
-        return _Ranges(store, stored, _STATED)
-    store.read(stored, 0, 1)  # Is it there, and of that size?
+        return _Ranges(store, stored, _STATED, tally)
     if stored.size > limits.CHECKED_FILE_BYTES:
-        return _Ranges(store, stored, _SIZE)
+        return _Ranges(store, stored, _SIZE, tally)
+    tally.add(stored.size)
     _compare(store.describe(stored.uri).crc32c, stored)
-    return _Ranges(store, stored, _WHOLE)
+    return _Ranges(store, stored, _WHOLE, tally)
+
+
+def _check_owner(uri: str, owner: Coordinates) -> None:
+    """Refuse a reference to what this deployment wrote for another XCom.
+
+    On Airflow 3.0 and 3.1 whoever may write XComs of one Dag can write any reference into them, and would
+    see the payloads of all Dags. Below ``read_uris`` names need not be ours.
+    """
+    settings = load_settings()
+    if not uri.startswith(settings.root):
+        return
+    # The prefix may be another one than today's; it counts for where long segments are cut.
+    name = uri.removeprefix(replace(settings, prefix="").root)
+    parts = name.split("/")
+    prefix, file = "/".join(parts[:-6]), parts[-1]
+    turn = parts[-3] if len(parts) > 5 else ""
+    if owner.map_index == -1 and turn.isdecimal() and len(turn) < 10 and _has_loops():
+        # The folder is that of a turn of a loop, which the row does not tell.
+        owner = owner._replace(map_index=int(turn))
+    is_of_ours = len(prefix) <= _PREFIX_CHARACTERS and len(file) <= _FILE_CHARACTERS
+    unique, _, extension = file.partition(".")
+    if not is_of_ours or name != object_name(prefix, owner, unique, extension):
+        raise ReferenceNotAllowedError(
+            f"The row of {owner} points to {uri}, where another XCom's payload lies", uri=uri
+        )
+
+
+def _has_loops() -> bool:
+    from airflow import __version__
+
+    major, minor = (int(part) for part in __version__.split(".")[:2])
+    return (major, minor) >= (3, 4)
 
 
 def _compare(crc32c: str, stored: Stored) -> None:
@@ -85,7 +151,7 @@ class Held:
         self.size = len(data)
         self.checked = checked
 
-    def read(self, start: int, stop: int) -> bytes:
+    def read(self, start: int, stop: int, seconds: float = limits.RANGE_SECONDS) -> bytes:
         """Return a range."""
         return self._data[start:stop]
 
@@ -95,14 +161,19 @@ class Held:
 
 
 class _Ranges:
-    def __init__(self, store: Store, stored: Stored, checked: str) -> None:
+    def __init__(self, store: Store, stored: Stored, checked: str, tally: Tally) -> None:
         self._store = store
         self._stored = stored
+        self._tally = tally
         self.size = stored.size
         self.checked = checked
 
-    def read(self, start: int, stop: int) -> bytes:
-        return self._store.read(self._stored, start, stop, seconds=limits.RANGE_SECONDS)
+    def read(self, start: int, stop: int, seconds: float = limits.RANGE_SECONDS) -> bytes:
+        data = self._store.read(self._stored, start, stop, seconds=min(seconds, limits.RANGE_SECONDS))
+        self._tally.add(len(data))
+        return data
 
     def pieces(self) -> Iterator[bytes]:
-        return pieces(self._store, self._stored)
+        for piece in pieces(self._store, self._stored):
+            self._tally.add(len(piece))
+            yield piece

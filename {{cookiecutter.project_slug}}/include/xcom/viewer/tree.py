@@ -56,15 +56,17 @@ def _loads(text: bytes) -> Any:
 
 
 class _Limited:
-    """Turns a value into nodes ``{"t": type, ...}``, until there are too many."""
+    """Turns a value into nodes ``{"t": type, ...}``, until there are too many, or too much text in them."""
 
     def __init__(self) -> None:
         self._left = limits.TREE_NODES
+        self._characters_left = limits.TREE_CHARACTERS
 
     def node(self, value: Any, depth: int, first: int = 0) -> dict[str, Any]:
         self._left -= 1
         kind = type(value)
         if kind is str:
+            self._characters_left -= min(len(value), limits.TEXT_CHARACTERS)
             return _string(value)
         if kind not in (dict, list):
             return {"t": "null" if value is None else kind.__name__, "v": _scalar(value)}
@@ -80,8 +82,10 @@ class _Limited:
         items: list[list[Any]] = []
         pairs: Any = value.items() if kind is dict else enumerate(value, first)
         for key, item in pairs:
-            if self._left <= 0 or len(items) == limits.TREE_ITEMS:
+            if self._left <= 0 or self._characters_left <= 0 or len(items) == limits.TREE_ITEMS:
                 break
+            if kind is dict:
+                self._characters_left -= min(len(key), limits.NAME_CHARACTERS)
             items.append([_name(key) if kind is dict else key, self.node(item, depth + 1)])
         made["inner"] = items
         if len(items) < len(value):

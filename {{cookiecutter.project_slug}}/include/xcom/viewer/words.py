@@ -15,6 +15,7 @@ from include.xcom.errors import (
     UnsupportedTypeError,
 )
 from include.xcom.settings import SECTION
+from include.xcom.viewer.inspector import NotShownError
 
 __all__ = ["Trouble", "trouble"]
 
@@ -35,16 +36,18 @@ def trouble(error: Exception) -> Trouble:
         if isinstance(error, kind):
             return Trouble(title, str(error)[:1500], advice, status)
     if isinstance(error, PayloadError):
-        return Trouble("The viewer does not know how to show this", str(error)[:1500], _UNKNOWN, 500)
+        return Trouble("The viewer does not know how to show this", str(error)[:1500], _UNKNOWN, 422)
     return Trouble("It took too long", str(error)[:1500], _LATE, 503)
 
 
 _UNKNOWN = (
-    "The payload itself may be in order: tasks read it by another way. Download the object to look at it, and "
-    "report this message."
+    "The payload itself may well be in order: tasks read it by another way, and with more memory. Download "
+    "the object to look at it with a tool of your own. If tasks cannot read it either, clear the one that "
+    "wrote it."
 )
 _LATE = "The store or this machine is slow at present. Try again, or download the object."
 _WORDS: dict[type[PayloadError], tuple[str, str, int]] = {
+    NotShownError: ("It cannot be shown here", _UNKNOWN, 422),
     PayloadMissingError: (
         "The payload is gone",
         "The row still points to it; a lifecycle rule, a purge or a person deleted the object. Clear the task "
@@ -71,8 +74,8 @@ _WORDS: dict[type[PayloadError], tuple[str, str, int]] = {
     ),
     ReferenceNotAllowedError: (
         "This place may not be read",
-        "Nothing was read. If the place is right, add it to "
-        f"[{SECTION}] read_uris; else find out who wrote the row, and clear the task.",
+        "Nothing was read. Find out who wrote the row, and clear the task. A place of another deployment can "
+        f"be added to [{SECTION}] read_uris.",
         403,
     ),
     SettingsError: (
