@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
+import struct
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 import numpy as np
@@ -65,6 +69,46 @@ def _fill(server: ViewerServer) -> None:
     server.add_row(foreign, "foreign")
     server.add_row({**foreign, "__data__": {"uri": 7}}, "malformed")
     server.add({"text": "x" * 40_000_000}, "long")
+    _fill_hostile(server)
+
+
+def _fill_hostile(server: ViewerServer) -> None:
+    """Rows and objects that somebody wrote to do harm, or that only look so."""
+    for task, value in (("table", pd.DataFrame({"secret": ["of sales"]})), ("picture", PNG + b"secret")):
+        row = server.add(value, f"stolen_{task}")
+        server.add_row(row, f"stolen_{task}", dag_id="open", run_id="stolen")
+    for place, text in enumerate(HOSTILE):
+        ids = {"dag_id": "sales", "run_id": f"run {text}"}
+        server.add(np.arange(3), f"task {text}", **ids)
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as archive:
+            archive.writestr("value.json", json.dumps({"$part": [text, "bytes", 1, text]}))
+            archive.writestr(text, b"bytes")
+        server.add_payload(sink.getvalue(), f"members {place}", codec="tree", extension="zip")
+    server.add_payload(b"PAR1 of a later age", "newer", codec="pandas", version=99)
+    server.add_payload(b"PAR1 of another", "unknown", codec="feather")
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 1500, pa.int32()), ["y" * 2_000_000])
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"x": repeated}), sink)
+    server.add_payload(sink.getvalue(), "bomb", codec="pyarrow", extension="parquet")
+    honest = server.add(np.arange(9), "honest", run_id="absurd")
+    for name, changed in (
+        ("bytes", {"bytes": 10**400}),
+        ("rows", {"rows": 10**400, "columns": 10**300}),
+        ("shape", {"shape": "x" * 5000}),
+        ("type", {"type": "\ud800<b>"}),
+        ("uri", {"uri": "gs://\udfff/<b>"}),
+        ("codec", {"codec": "\ud800"}),
+        ("version", {"codec_version": 10**400}),
+    ):
+        server.add_row({**honest, "__data__": {**honest["__data__"], **changed}}, name, run_id="absurd")
+    server.add_row({"classname": {"__classname__": "\ud800.x"}}, "surrogate", run_id="absurd")
+    with server.database() as database:
+        deep = "[" * 3000 + "]" * 3000
+        server.add_row("deep", "deep", run_id="absurd")
+        database.execute("update xcom set value = ? where task_id = 'deep'", (deep,))
+    random = np.random.default_rng(1).random(5_000_000)
+    server.add(random, "forty_megabytes")
 
 
 def _expired(token: str) -> str:
@@ -170,8 +214,187 @@ def test_references_out_of_the_deployment_are_not_followed(server: ViewerServer)
 
     assert "This place may not be read" in page.text and "read_uris" in page.text
     assert file.status == 403
+    assert "This place may not be read" in file.text and "read_uris" in file.text
+    assert "You may not read XComs of this Dag" not in page.text + file.text
     assert b"root:" not in page.body + file.body
     assert "malformed" in server.get(server.path("malformed")).text
+
+
+@pytest.mark.parametrize("task", ["stolen_table", "stolen_picture"])
+def test_payload_of_another_dag_is_not_seen_through_a_forged_reference(
+    server: ViewerServer, task: str
+) -> None:
+    """Whoever may write XComs of one Dag, and on Airflow 3.0 and 3.1 references, sees no other Dag's."""
+    user = "rolf" if HAS_TEAMS else "anna"
+    where = {"dag_id": "open", "run_id": "stolen"}
+    page, file, picture = (
+        server.get(server.path(task, "return_value", page=page, **where), user)
+        for page in ("instance", "object", "image")
+    )
+
+    assert page.status == 200 and "another XCom&#39;s payload" in page.text
+    assert file.status == 403 and "another XCom's payload" in file.text
+    assert picture.status in (403, 404)
+    assert all(b"secret" not in answer.body for answer in (page, file, picture))
+    assert server.get(server.path(task)).status == 200
+
+
+PAGES = {
+    "run": ("run/sales/manual__1", 200),
+    "picture": ("image/sales/manual__1/picture/-1?key=return_value", 200),
+    "file": ("object/sales/manual__1/picture/-1?key=return_value", 200),
+    "no-key": ("instance/sales/manual__1/load/-1?key=other", 404),
+    "no-file": ("object/sales/manual__1/load/-1?key=other", 404),
+    "no-picture": ("image/sales/manual__1/load/-1?key=return_value", 404),
+    "no-address": ("instance/sales", 404),
+    "no-page": ("other", 404),
+    "no-number": ("instance/sales/manual__1/load/-1?row=x", 422),
+    "long-number": ("instance/sales/manual__1/load/-1?row=" + "9" * 5000, 422),
+    "file-without-key": ("object/sales/manual__1/load/-1", 422),
+    "nul-in-id": ("instance/sales/manual__1/lo%00ad/-1", 404),
+    "nul-in-run": ("run/sales/manual%00", 404),
+    "nul-in-key": ("instance/sales/manual__1/load/-1?key=%00", 404),
+    "nul-in-file": ("object/sales/manual__1/load/-1?key=a%00", 404),
+    "surrogate-in-key": ("instance/sales/manual__1/load/-1?key=%ED%A0%80", 404),
+    "surrogate-in-id": ("instance/sales/manual__1/%ED%A0%80/-1", 200),
+    "not-unicode-in-id": ("run/%FF%FE/%C3", 200),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_answer_has_its_headers(server: ViewerServer, name: str) -> None:
+    """Whatever the address; and none of them is JSON or a traceback."""
+    path, status = PAGES[name]
+    answer = server.get(path)
+    policy = answer.headers["content-security-policy"]
+
+    assert answer.status == status
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'self'" in policy
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "json" not in answer.headers["content-type"] and b"Traceback" not in answer.body
+    if status == 422:
+        assert "misspelt" in answer.text and ("key" in answer.text or "row" in answer.text)
+
+
+def test_answers_to_strangers_have_their_headers(server: ViewerServer) -> None:
+    """Those who are not logged in, and those who may not read."""
+    answers = [server.get(server.path("load", "k", page=page), None) for page in ("instance", "object")]
+    if HAS_TEAMS:
+        answers += [server.get(server.path("load", "k", page=page), "rolf") for page in ("image", "object")]
+
+    for answer in answers:
+        assert answer.status in (401, 403)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store"
+
+
+ABSURD = ("bytes", "rows", "shape", "type", "uri", "codec", "version", "surrogate", "deep")
+
+
+@pytest.mark.parametrize("task", ["", *ABSURD])
+def test_row_that_somebody_made_up_does_not_break_a_page(server: ViewerServer, task: str) -> None:
+    """Its page says what is wrong, and the page of its run shows the others."""
+    page = server.get(server.path(task, run_id="absurd") if task else "run/sales/absurd")
+
+    assert page.status == 200
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "<b>" not in re.sub("<b>[0-9,]+</b>", "", page.text)
+    if not task:
+        assert all(f">{name}<" in page.text for name in (*ABSURD, "honest"))
+    elif task != "surrogate":
+        assert 'role="alert"' in page.text or "9</b> of" in page.text
+    if task:
+        file = server.get(server.path(task, "return_value", page="object", run_id="absurd"))
+        assert file.status in (200, 403, 409) and b"Internal" not in file.body
+
+
+def test_download_is_sent_as_it_lies(server: ViewerServer) -> None:
+    """Airflow compresses its pages; a download keeps its length, which a browser shows."""
+    answer = server.get(server.path("load", "return_value", page="object"), accept_encoding="gzip")
+    page = server.get(server.path("load"), accept_encoding="gzip")
+
+    assert page.headers["content-encoding"] == "gzip", "else this test proves nothing"
+    assert answer.headers["content-encoding"] == "identity"
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    assert answer.body[:4] == b"PAR1"
+
+
+def test_download_that_is_broken_off_gives_its_place_back(server: ViewerServer) -> None:
+    """More of them than there are places; and the log tells how they ended."""
+    path = server.path("forty_megabytes", "return_value", page="object")
+    host, port = server.url.removeprefix("http://").split(":")
+    for _ in range(9):
+        with socket.create_connection((host, int(port)), timeout=30) as client:
+            request = f"GET /payload-viewer/{path} HTTP/1.1\r\nhost: {host}\r\ncookie: _token="
+            client.sendall(f"{request}{server.token('anna')}\r\n\r\n".encode())
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    answer = server.get(path)
+
+    assert (answer.status, len(answer.body)) == (200, 40_000_128)
+
+    def outcomes() -> list[str]:
+        lines = [line for line in server.log.splitlines() if "task_id=forty_megabytes" in line]
+        return [match[1] for line in lines if (match := re.search(r"outcome=('[^']+'|\w+)", line))]
+
+    deadline = time.monotonic() + 20
+    while len(outcomes()) < 10 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert sorted(outcomes()) == ["'broken off'"] * 9 + ["sent"]
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        pytest.param("newer", ["has version 99", "update this deployment"], id="newer"),
+        pytest.param("unknown", ["feather", "known here are"], id="unknown"),
+        pytest.param("bomb", ["memory"], id="bomb"),
+    ],
+)
+def test_payload_that_cannot_be_shown_is_not_called_altered(
+    server: ViewerServer, task: str, words: list[str]
+) -> None:
+    """What the process that decodes cannot do tells nothing of the object; it can be downloaded."""
+    page = server.get(server.path(task))
+
+    assert 'role="alert"' in page.text and all(word in page.text for word in words)
+    assert "not what was written" not in page.text and "altered" not in page.text
+    assert "data-download" in page.text
+    assert server.get(server.path(task, "return_value", page="object")).body[:4] == b"PAR1"
+
+
+def test_hostile_ids_are_one_line_in_the_log(server: ViewerServer) -> None:
+    """No control character of a request gets into the log, and none that ends a line."""
+    mark = "\x1b[31mline\r\x85next\u2028separator\u202e"
+    server.get(server.path(f"marked {mark}", f"{mark}\nfeed", run_id=mark))
+    (line,) = [line for line in server.log.split("\n") if "marked " in line and "payload viewed" in line]
+
+    assert "outcome='HTTP 404'" in line
+    assert "\\x1b[31mline\\r\\x85next\\u2028separator\\u202e\\nfeed" in line.replace("\\\\", "\\")
+    # Airflow itself colours lines for a terminal.
+    ours = line.partition("marked ")[2].partition("outcome")[0]
+    assert not [one for one in re.sub("\x1b\\[[0-9;]*m", "", ours) if not one.isprintable()]
+
+
+def test_refused_view_is_a_line_in_the_log(server: ViewerServer) -> None:
+    """Who was turned away, and from where."""
+    user = "rolf" if HAS_TEAMS else "anna"
+    server.get(server.path("foreign", "return_value", page="object"), user)
+    expected = "HTTP 403" if HAS_TEAMS else "ReferenceNotAllowedError"
+    lines = [line for line in server.log.splitlines() if "task_id=foreign" in line and "downloaded" in line]
+
+    assert any(f"user={user}" in line and expected in line and "bytes=0" in line for line in lines)
+
+
+def test_bytes_of_a_view_are_all_that_were_read(server: ViewerServer) -> None:
+    """Those that were read for the checksum, too."""
+    server.get(server.path("forty_megabytes"), "anna")
+    lines = [
+        line for line in server.log.splitlines() if "task_id=forty_megabytes" in line and "viewed" in line
+    ]
+
+    assert int(re.search(r"bytes=(\d+)", lines[-1])[1]) > 40_000_000  # type: ignore[index]
 
 
 def test_every_view_is_a_line_in_the_log(server: ViewerServer) -> None:
@@ -193,10 +416,19 @@ def test_hostile_text_is_escaped(server: ViewerServer, place: int) -> None:
         server.path("hostile", key),
         server.path("hostile", key, part="0.parquet"),
         server.path("hostile", f"frame {place}"),
+        server.path(f"members {place}"),
+        server.path(f"members {place}", part=HOSTILE[place]),
+        server.path(f"task {HOSTILE[place]}", run_id=f"run {HOSTILE[place]}"),
+        f"run/sales/{quote(f'run {HOSTILE[place]}', safe='')}",
+        server.path(f"task {HOSTILE[place]}", "none", run_id=f"run {HOSTILE[place]}", page="object"),
         "run/sales/manual__1",
     ):
         answer = server.get(path)
-        assert answer.status == 200
+        assert answer.status == (404 if path.startswith("object") else 200)
+        if answer.status == 404:
+            assert answer.headers["content-type"].startswith("text/plain")
+            continue
+        assert 'role="alert"' not in answer.text
         for mark in ("<script>document", "<img src=x", "<svg onload", "<iframe", '<a href="javascript'):
             assert mark not in answer.text
 
@@ -209,6 +441,14 @@ def test_instance_lists_all_and_opens_the_return_value(server: ViewerServer) -> 
     page = server.get(server.path("load")).text
 
     assert "facts" in page and "in the database" in page
+    assert f"{server.payloads.as_uri()}/xcom/sales/manual__1/load/-1/return_value/" in page
+    for name, text in (
+        ("Kept as", "pandas"),
+        ("Written", "2026-11-01 12:00:00 UTC"),
+        ("Stored", r"\d\.\d kB"),
+        ("In memory", r"\d+(\.\d)? kB"),
+    ):
+        assert re.search(f'data-label="{name}"[^>]*>{text}<', page), name
     assert "1,200 × 2" in page and "pandas.DataFrame" in page
     assert "Of all 1,200 rows" in page and "1 to 100 of 1,200 rows" in page
     assert page.count('<tr><th scope="row" class="place">') == 100
@@ -287,7 +527,7 @@ def test_too_large_is_said_in_words(server: ViewerServer) -> None:
     """Tasks can read what the page does not open; it can be downloaded."""
     page = server.get(server.path("long"))
 
-    assert "Too large to look at here" in page.text and "Download" in page.text
+    assert "Too large to look at here" in page.text and "data-download" in page.text
 
 
 def test_what_is_not_there_is_said(server: ViewerServer) -> None:
