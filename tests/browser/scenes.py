@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import struct
+import zipfile
 import zlib
 
 import numpy as np
@@ -30,6 +33,7 @@ def fill(server: ViewerServer) -> None:
     server.add(
         {"year": 2013, "airports": ["EWR", "JFK", "LGA"], "carriers": records * 300}, "report", **where
     )
+    server.add(np.arange(4 * 30 * 40).reshape(4, 30, 40), "layers", **where)
     server.add_dag("hostile")
     for place, text in enumerate(HOSTILE):
         value = {"table": pd.DataFrame({text: [text] * 3}), text: [text, {"a": text}], "raw": text}
@@ -38,6 +42,14 @@ def fill(server: ViewerServer) -> None:
             pd.DataFrame({text: [text, text]}), "texts", f"frame {place}", dag_id="hostile", run_id=RUN
         )
         server.add(text.encode() * 9, "texts", f"bytes {place}", dag_id="hostile", run_id=RUN)
+        server.add({"a": 1}, f"task {text}", dag_id="hostile", run_id=f"run {text}")
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as archive:
+            archive.writestr("value.json", json.dumps({"$part": [text, "bytes", 1, text]}))
+            archive.writestr(text, text)
+        server.add_payload(
+            sink.getvalue(), f"members {place}", codec="tree", extension="zip", dag_id="hostile", run_id=RUN
+        )
 
 
 def _counts(flights: pd.DataFrame) -> dict[str, int]:

@@ -14,14 +14,22 @@ FRAME = "document.querySelector('iframe[title=Payloads]')"
 INSIDE = f"{FRAME}?.contentDocument"
 
 
-def _open_tab(browser: Browser, server: ViewerServer, path: str) -> None:
+def _press(browser: Browser, key: str, code: int, **more: str) -> None:
+    """Press a key and let it go."""
+    for kind in ("keyDown", "keyUp"):
+        browser.call(
+            "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more
+        )
+
+
+def _open_tab(browser: Browser, server: ViewerServer, path: str, shown: str = "table") -> None:
     """Open a page of Airflow and click on its tab "Payloads"."""
     browser.go(f"{server.url}/{path}")
     tab = "[...document.querySelectorAll('a')].find((link) => link.textContent.trim() === 'Payloads')"
     browser.wait(lambda: browser.run(f"Boolean({tab})"))
     browser.run(f"{tab}.click()")
     browser.wait(lambda: browser.run(f"{INSIDE}?.querySelector('main, [role=alert]') !== undefined"))
-    browser.wait(lambda: browser.run(f"Boolean({INSIDE}?.querySelector('table'))"))
+    browser.wait(lambda: browser.run(f"Boolean({INSIDE}?.querySelector('{shown}'))"))
 
 
 def _wide(browser: Browser, document: str) -> int:
@@ -93,8 +101,23 @@ def test_download_saves_the_object_under_its_name(
 
 @pytest.mark.parametrize("place", range(len(HOSTILE)))
 def test_hostile_text_does_not_run(browser: Browser, server: ViewerServer, place: int) -> None:
-    """Markup and scripts in keys, columns and values are text that one sees."""
+    """Markup and scripts in keys, columns, values, ids and names of files are text that one sees."""
     text = HOSTILE[place]
+    where = {"dag_id": "hostile", "run_id": f"run {text}"}
+    pages = [
+        _path(server, f"members {place}", "hostile"),
+        _path(server, f"members {place}", "hostile") + f"?part={quote(text, safe='')}",
+        server.path(f"task {text}", **where),
+        server.path(f"task {text}", "none", **where),
+        f"run/hostile/{quote(where['run_id'], safe='')}",
+    ]
+    for path in pages:
+        browser.go(f"{server.url}/payload-viewer/{path}")
+
+        assert browser.run("document.title").startswith(("Payloads of ", "Nothing here"))
+        assert browser.run("document.querySelectorAll('script, iframe, object, embed').length") == 1
+        assert browser.run("document.querySelectorAll('[onerror], [onload], [onfocus]').length") == 0
+        assert browser.run("document.querySelector('main').innerText.length") > 20
     for key, query in (
         (f"{place} {text}", ""),
         (f"{place} {text}", "&part=0.parquet"),
@@ -152,9 +175,56 @@ def test_page_can_be_used_by_keyboard_and_screen_reader(browser: Browser, server
     )
     assert browser.run("[...document.querySelectorAll('img')].every((one) => one.alt)")
     assert browser.run("document.querySelectorAll('[onclick]').length") == 0
-    for kind in ("keyDown", "keyUp"):
-        browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    _press(browser, "Tab", 9)
     assert browser.run("document.activeElement !== document.body")
+
+
+def test_next_page_can_be_reached_by_keyboard(browser: Browser, server: ViewerServer) -> None:
+    """Tab leads to the pager, past what leads nowhere; Enter opens the next page."""
+    browser.go(f"{server.url}/payload-viewer/{_path(server, 'load')}")
+    passed = []
+    for _ in range(40):
+        _press(browser, "Tab", 9)
+        passed.append(browser.run("document.activeElement.textContent.trim()"))
+        if passed[-1] == "Next":
+            break
+    else:
+        raise AssertionError(f"no key reaches the pager: {passed}")
+    assert "Previous" not in passed and "First" not in passed, "they lead nowhere on the first page"
+    assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    _press(browser, "Enter", 13, text="\r")
+
+    browser.wait(lambda: "101 to 200 of 40,000" in (browser.run("document.body?.innerText") or ""))
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("task", ["load", ""])
+def test_tables_are_tables_to_a_screen_reader(
+    browser: Browser, server: ViewerServer, task: str, width: int
+) -> None:
+    """In a narrow window, too, where rows are drawn as blocks."""
+    browser.set_window(width, 800)
+    path = _path(server, task) if task else f"run/{DAG}/{RUN}"
+    browser.go(f"{server.url}/payload-viewer/{path}")
+    browser.call("Accessibility.enable")
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    roles = [node["role"]["value"] for node in nodes if not node.get("ignored")]
+    rows = browser.run("document.querySelectorAll('table tr').length")
+
+    assert roles.count("table") == browser.run("document.querySelectorAll('table').length")
+    assert roles.count("row") == rows
+    assert roles.count("rowheader") >= rows - roles.count("table")
+    assert roles.count("cell") + roles.count("gridcell") > 5
+
+
+def test_slice_of_an_array_is_chosen_by_its_number(browser: Browser, server: ViewerServer) -> None:
+    """In Airflow's own frame, which may forbid forms."""
+    _open_tab(browser, server, f"dags/{DAG}/runs/{RUN}/tasks/layers", shown="form")
+    browser.run(f"{INSIDE}.querySelector('input[type=number]').setAttribute('value', 2)")
+    browser.run(f"{INSIDE}.querySelector('form button').click()")
+
+    browser.wait(lambda: "slice [ 2, :, : ]" in (browser.run(f"{INSIDE}?.body?.innerText") or ""))
+    assert [said for said in browser.said if "Content Security" in said or "sandbox" in said] == []
 
 
 def _path(server: ViewerServer, task: str, dag_id: str = DAG) -> str:

@@ -549,6 +549,45 @@ def test_run_is_sorted_by_size(server: ViewerServer) -> None:
     assert server.get("run/sales/manual__1?sort=task").text.count("<tr>") == page.count("<tr>")
 
 
+@pytest.mark.parametrize(
+    ("sort", "head", "direction"),
+    [
+        ("stored", "Stored", "descending"),
+        ("memory", "In memory", "descending"),
+        ("task", "Task", "ascending"),
+        ("key", "Key", "ascending"),
+        ("type", "Type", "ascending"),
+        ("written", "Written", "ascending"),
+    ],
+)
+def test_run_can_be_sorted(server: ViewerServer, sort: str, head: str, direction: str) -> None:
+    """By every column; the table's head says by which, to a screen reader as well."""
+    page = server.get(f"run/sales/manual__1?sort={sort}").text
+    cells = re.findall(rf'data-label="{head}"[^>]*>(?:<a[^>]*>)?([^<]*)', page)
+    units = {"B": 1, "kB": 1e3, "MB": 1e6}
+    values: list[Any] = cells
+    if direction == "descending":
+        values = [float(size.split()[0]) * units[size.split()[1]] for size in cells]
+
+    assert len(values) > 20
+    assert values == sorted(values, reverse=direction == "descending")
+    assert re.findall(r'aria-sort="(\w+)">([^<]+)<', page) == [(direction, head)]
+    assert f'<a href="?sort={sort}" aria-current="true">' in page
+    assert 'aria-sort="descending">Stored<' in server.get("run/sales/manual__1?sort=nonsense").text
+
+
+def test_slice_of_an_array_can_be_asked_for(server: ViewerServer) -> None:
+    """As the form does, with a number for each axis; and as links do, with commas."""
+    server.add(np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5), "axes")
+    form = server.get(server.path("axes") + "?key=return_value&part=&index=1&index=2")
+    link = server.get(server.path("axes", index="1,2"))
+    wrong = server.get(server.path("axes") + "?index=x&index=99&index=")
+
+    assert "slice [ 1, 2, :, : ]" in form.text and "slice [ 1, 2, :, : ]" in link.text
+    assert '<td class="number">100</td>' in form.text
+    assert "slice [ 0, 2, :, : ]" in wrong.text
+
+
 def test_airflow_lists_the_tabs(server: ViewerServer) -> None:
     """The plugin is loaded, and names a tab for task instances and one for Dag runs."""
     from urllib.request import Request, urlopen

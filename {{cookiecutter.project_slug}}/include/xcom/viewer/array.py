@@ -67,6 +67,7 @@ def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
     described["index"], described["axes"] = index, list(axes[:-2])
     if dtype.kind in "biufc":
         described["heat"] = _heat(_slice(file, start, dtype, whole, axes, index))
+        described["heat"]["left_out"] = _left_out(dtype, whole is None, axes)
     else:
         described["first"] = [_text(value) for value in sample[:_VALUES].tolist()]
     return described
@@ -121,7 +122,7 @@ def _slice(
     import numpy as np
 
     rows, columns = axes[-2:]
-    down, across = -(-rows // limits.HEAT_CELLS), -(-columns // limits.HEAT_CELLS)
+    down, width, across = _thinned(dtype, whole is None, axes)
     if whole is not None:
         found: np.ndarray[Any, Any] = whole[tuple(index)][::down, ::across]
         return found
@@ -129,15 +130,31 @@ def _slice(
     for position, length in zip(index, axes, strict=False):
         at = at * length + position
     at *= rows * columns
-    # Of every shown row the beginning only, where whole ones would be too much.
     kept = range(0, rows, down)
-    width = min(columns, limits.ARRAY_BYTES // dtype.itemsize // len(kept))
     size = dtype.itemsize
     file.fetch(
         [(start + (at + row * columns) * size, start + (at + row * columns + width) * size) for row in kept]
     )
-    across = -(-width // limits.HEAT_CELLS)
     return np.stack([_read(file, start, dtype, at + row * columns, width)[::across] for row in kept])
+
+
+def _thinned(dtype: np.dtype[Any], is_large: bool, axes: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return which rows of a slice are shown (each n-th), how many of its columns, and which of these."""
+    rows, columns = axes[-2:]
+    down, width = -(-rows // limits.HEAT_CELLS), columns
+    if is_large:
+        # Of every shown row the beginning only, where whole ones would be too much.
+        width = min(columns, max(limits.ARRAY_BYTES // dtype.itemsize // -(-rows // down), 1))
+    return down, width, -(-width // limits.HEAT_CELLS)
+
+
+def _left_out(dtype: np.dtype[Any], is_large: bool, axes: tuple[int, ...]) -> list[str]:
+    """Say which rows and columns of the slice the heat map does not show."""
+    down, width, across = _thinned(dtype, is_large, axes)
+    words = [f"Of each row the first {width:,} of {axes[-1]:,} columns are read"] if width < axes[-1] else []
+    for step, name in ((down, "row"), (across, "column")):
+        words += [f"One {name} of {step:,} is shown"] if step > 1 else []
+    return words
 
 
 def _floats(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

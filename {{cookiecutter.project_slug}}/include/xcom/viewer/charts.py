@@ -1,4 +1,4 @@
-"""Small charts: SVG without styles of its own, and a picture for heat maps. Only numbers go in."""
+"""Small charts: SVG without styles of its own, and a picture for heat maps. All text in them is escaped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 import zlib
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 __all__ = ["bar", "heat", "histogram", "line", "scale"]
 
@@ -19,8 +19,8 @@ _STOPS = (
 _MISSING = (160, 160, 168)
 
 
-def histogram(counts: list[int], *, is_large: bool = False) -> Markup:
-    """Draw bars; the highest fills the height."""
+def histogram(counts: list[int], low: Any = "", high: Any = "", *, is_large: bool = False) -> Markup:
+    """Draw bars; the highest fills the height, and the text beside them says from where to where they are."""
     width, height = (480, 120) if is_large else (96, 28)
     top = max([*(int(count) for count in counts), 1])
     step = width / max(len(counts), 1)
@@ -33,9 +33,14 @@ def histogram(counts: list[int], *, is_large: bool = False) -> Markup:
             f'height="{tall:.2f}"/>'
         )
     size = "chart large" if is_large else "chart"
+    words = f"Histogram of {len(counts)} bins"
+    low, high = (end if isinstance(end, str) or not end else f"{end[0]}…" for end in (low, high))
+    words += f" from {low} to {high}" if low and high else ""
+    if len(counts) > 1:
+        words += f"; the fullest is bin {counts.index(max(counts)) + 1} with {top:,} values"
     return Markup(
         f'<svg class="{size}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'preserveAspectRatio="none" role="img" aria-label="Histogram of {len(counts)} bins">{"".join(bars)}'
+        f'preserveAspectRatio="none" role="img" aria-label="{escape(words)}">{"".join(bars)}'
         "</svg>"
     )
 

@@ -66,6 +66,8 @@ def instance(
             "checked": checked,
             "trouble": trouble,
             "link": link,
+            "key": opened.key if opened else "",
+            "part": part,
             "file": f"{root}/object/{ids.path}?" + urlencode({"key": opened.key if opened else ""}),
             "picture": f"{root}/image/{ids.path}" + link(),
             "run": f"{root}/run/{ids.dag_id}",
@@ -83,6 +85,16 @@ _ORDERS = {
     "written": ("Written", lambda row: (str(row.written), row.task_id, row.map_index)),
 }
 _DESCENDING = ("stored", "memory")
+_HEADS = (
+    ("task", "Task"),
+    ("key", "Key"),
+    ("stored", "Stored"),
+    ("share", "Share"),
+    ("type", "Type"),
+    ("extent", "Extent"),
+    ("memory", "In memory"),
+    ("written", "Written"),
+)
 
 
 def run(*, root: str, ids: Ids, listing: Listing, sort: str) -> Page:
@@ -105,6 +117,7 @@ def run(*, root: str, ids: Ids, listing: Listing, sort: str) -> Page:
             "sort": sort,
             "direction": "descending" if sort in _DESCENDING else "ascending",
             "orders": [(name, title) for name, (title, _) in _ORDERS.items()],
+            "heads": _HEADS,
             "listing": listing,
             "largest": max((row.stored_bytes for row in ordered), default=0),
             "is_cut": len(ordered) < listing.count,
