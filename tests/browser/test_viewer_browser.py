@@ -224,7 +224,7 @@ def test_slice_of_an_array_is_chosen_by_its_number(browser: Browser, server: Vie
     browser.run(f"{INSIDE}.querySelector('form button').click()")
 
     browser.wait(lambda: "slice [ 2, :, : ]" in (browser.run(f"{INSIDE}?.body?.innerText") or ""))
-    assert [said for said in browser.said if "Content Security" in said or "sandbox" in said] == []
+    assert [said for said in browser.said if "Content Security" in said or "Blocked" in said] == []
 
 
 def _path(server: ViewerServer, task: str, dag_id: str = DAG) -> str:
