@@ -109,3 +109,44 @@ def test_page_of_a_run_leads_to_the_largest_payload(browser: Browser, ui: str, r
 
     assert browser.run(f"{rows}[0].querySelector('th').textContent.trim()") == "load"
     assert browser.run(f"{rows}.filter((row) => row.innerText.includes('summarize')).length") == 12
+
+
+def _open_payload(browser: Browser, ui: str, run: Run) -> None:
+    """Open the payload of the flights in Airflow's page."""
+    browser.go(f"{ui}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/tasks/load/plugin/payloads")
+    browser.wait(lambda: "Columns" in _text(browser, FRAME), seconds=120)
+
+
+def test_switch_of_airflow_makes_the_payload_dark(browser: Browser, ui: str, run: Run) -> None:
+    """As a person does it: User, Appearance, Dark Mode; and back."""
+    _open_payload(browser, ui, run)
+    seen = {}
+    for words in ("Dark Mode", "Light Mode"):
+        _click(
+            browser,
+            "[...document.querySelectorAll('button')].find((one) => one.textContent.trim() === 'User')",
+        )
+        for item in ("Appearance", words):
+            items = "[...document.querySelectorAll('[role^=menuitem]')]"
+            _click(browser, f"{items}.find((one) => one.textContent.trim() === '{item}')")
+        theme = words.partition(" ")[0].lower()
+        browser.wait(lambda theme=theme: browser.run(f"{FRAME}?.documentElement.dataset.theme") == theme)
+        seen[theme] = browser.run(f"getComputedStyle({FRAME}.body).backgroundColor")
+
+    assert seen == {"dark": "rgb(22, 29, 45)", "light": "rgb(255, 255, 255)"}
+
+
+def test_download_of_the_flights_is_a_file_that_pandas_reads(
+    browser: Browser, ui: str, run: Run, tmp_path: Path
+) -> None:
+    """A click on "Download" within Airflow's page saves the object under its own name."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    browser.save_to(tmp_path)
+    _open_payload(browser, ui, run)
+    browser.run(f"{FRAME}.querySelector('a[data-download]').click()")
+    (saved,) = browser.wait(lambda: list(tmp_path.glob("*.parquet")), seconds=120)
+    name = run.object_name("load")
+
+    assert saved.name == name.rpartition("/")[2]
+    assert browser.wait(lambda: saved.stat().st_size == run.reference("load")["bytes"])
+    assert len(pandas.read_parquet(saved)) == 336_776
