@@ -1,8 +1,9 @@
 """``lifecycle``: the rule by which the bucket itself deletes old payloads.
 
 Of all rules of a bucket one is ours: the deletion by age alone of what lies below this deployment's
-prefix. Every other rule stays as it is. The change is refused if somebody else changed the bucket
-meanwhile (``ifMetagenerationMatch``).
+prefix. Every other rule stays as it is, but may delete payloads as well, so the age that is shown is
+the least of all rules. The change is refused if somebody else changed the bucket meanwhile
+(``ifMetagenerationMatch``).
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ from include.xcom.errors import StoreUnavailableError
 from include.xcom.settings import Settings, load_settings
 from include.xcom.transport import Transient
 
-__all__ = ["Bucket", "as_command", "is_ours", "run_lifecycle", "with_age"]
+__all__ = ["Bucket", "age_of", "as_command", "covers_all", "is_ours", "run_lifecycle", "with_age"]
 
+# With one of these a rule never meets a payload: payloads have no custom time, and a payload that no
+# other version replaced is live.
+_OF_OTHERS = (
+    "customTimeBefore",
+    "daysSinceCustomTime",
+    "daysSinceNoncurrentTime",
+    "noncurrentTimeBefore",
+)
 _SCOPE = "https://www.googleapis.com/auth/devstorage.full_control"
 
 
@@ -84,7 +93,7 @@ class Bucket:
                 raise StoreUnavailableError(
                     f"{uri} may not be asked for or changed: {permission} is missing. Grant it for example with: "
                     f"gcloud storage buckets add-iam-policy-binding {uri} --role=roles/storage.admin "
-                    "--member=user:…",
+                    '--member="user:$(gcloud config get account)"',
                     uri=uri,
                     status=status,
                 )
@@ -109,6 +118,38 @@ def is_ours(rule: dict[str, Any], prefix: str) -> bool:
     age = condition.pop("age", None)
     wanted = {"matchesPrefix": [f"{prefix}/"]} if prefix else {}
     return rule.get("action", {}).get("type") == "Delete" and age is not None and condition == wanted
+
+
+def age_of(rule: dict[str, Any], prefix: str) -> int | None:
+    """Return the age in days at which a rule deletes payloads below ``prefix``, if only some of them.
+
+    None for a rule that deletes none. See https://cloud.google.com/storage/docs/lifecycle.
+    """
+    condition = rule.get("condition", {})
+    below = f"{prefix}/" if prefix else ""
+    named = condition.get("matchesPrefix") or [""]
+    if (
+        rule.get("action", {}).get("type") != "Delete"
+        or condition.get("isLive") is False
+        or condition.get("numNewerVersions")
+        or any(name in condition for name in _OF_OTHERS)
+        or not any(below.startswith(name) or name.startswith(below) for name in named)
+        # With a day of the calendar it deletes what was there before, and nothing that comes.
+        or (condition.get("createdBefore") and "age" not in condition)
+    ):
+        return None
+    return int(condition.get("age", 0))
+
+
+def covers_all(rule: dict[str, Any], prefix: str) -> bool:
+    """Whether a rule deletes every payload below ``prefix`` once it is old enough."""
+    condition = rule.get("condition", {})
+    below = f"{prefix}/" if prefix else ""
+    return (
+        age_of(rule, prefix) is not None
+        and not condition.keys() & {"createdBefore", "matchesStorageClass", "matchesSuffix"}
+        and any(below.startswith(name) for name in condition.get("matchesPrefix") or [""])
+    )
 
 
 def with_age(rules: list[dict[str, Any]], prefix: str, age_days: int) -> list[dict[str, Any]]:
@@ -152,14 +193,14 @@ def run_lifecycle(age_days: int | None, *, is_json: bool) -> int:
                 "server does not keep lifecycle rules (an emulator?)",
                 uri=f"gs://{settings.bucket}",
             )
-    ours = [rule["condition"]["age"] for rule in rules if is_ours(rule, settings.prefix)]
+    ages = [age for rule in rules if (age := age_of(rule, settings.prefix)) is not None]
     command = as_command(settings.bucket, rules)
     if is_json:
         print(
             json.dumps(
                 {
                     "bucket": settings.bucket,
-                    "age_days": min(ours, default=None),
+                    "age_days": min(ages, default=None),
                     "rules": rules,
                     "command": command,
                 },
@@ -168,17 +209,19 @@ def run_lifecycle(age_days: int | None, *, is_json: bool) -> int:
         )
         return 0
     what = f"objects below {settings.root}"
-    print(
-        f"{what} are deleted at an age of {min(ours)} days"
-        if ours
-        else f"no rule deletes {what} by age alone"
-    )
-    others = len(rules) - len(ours)
+    whole = [age_of(rule, settings.prefix) for rule in rules if covers_all(rule, settings.prefix)]
+    if ages and min(ages) in whole:
+        print(f"{what} are deleted at an age of {min(ages)} days")
+    elif ages:
+        print(f"some {what} are deleted at an age of {min(ages)} days")
+    else:
+        print(f"no rule deletes {what}")
+    others = [rule for rule in rules if not is_ours(rule, settings.prefix)]
     if others:
-        print(f"other rules of the bucket: {others}")
-        for rule in rules:
-            if not is_ours(rule, settings.prefix):
-                print(f"  {json.dumps(rule)}")
+        print(f"other rules of the bucket: {len(others)}")
+        for rule in others:
+            days = age_of(rule, settings.prefix)
+            print(f"  {json.dumps(rule)}" + ("" if days is None else f"  deletes payloads at {days} days"))
     if rules:
         print("\nThe same with gcloud:\n")
         print(command)
