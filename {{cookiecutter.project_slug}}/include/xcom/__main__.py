@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return early
     # Airflow logs to stdout, which belongs to the results.
     _log_to_stderr()
+    _use_database()
     from include.xcom.cli.api import AirflowAPIError
     from include.xcom.errors import PayloadError
 
@@ -177,6 +179,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _warn("interrupted")
         return 1
+
+
+def _use_database() -> None:
+    """Let Variables and connections of Airflow's database be read, if this process has one.
+
+    A process that is neither a task nor a component sees those of the environment and of secrets
+    backends alone, unless it says so, as `airflow connections get` does. Without a database, or in a
+    process that a task started, nothing changes and nothing is said.
+    """
+    # A server that does not answer: libpq would wait for minutes.
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
+    try:
+        from airflow.utils.session import create_session
+        from sqlalchemy import text
+
+        with create_session() as session:
+            session.execute(text("SELECT 1 FROM variable WHERE 1 = 0"))
+    except Exception:
+        return
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
 
 
 def _without_airflow(given: argparse.Namespace) -> int | None:
@@ -322,8 +344,10 @@ def _log_to_stderr() -> None:
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import airflow.configuration  # noqa: F401
-    # Newer versions of Airflow log with it, and have loaded it by now.
-    if structlog := sys.modules.get("structlog"):
+    # Airflow 3.0 loads it later.
+    if importlib.util.find_spec("structlog"):
+        import structlog
+
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     root = logging.getLogger()
     for handler in list(root.handlers):

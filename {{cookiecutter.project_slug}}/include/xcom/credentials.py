@@ -215,7 +215,13 @@ def _connection_fields(conn_id: str) -> dict[str, Any]:
     from airflow.sdk import Connection
 
     try:
-        extra = Connection.get(conn_id).extra_dejson
+        try:
+            extra = Connection.get(conn_id).extra_dejson
+        except ImportError:
+            # Airflow 3.0 outside of a task: nobody there to ask. Drop when Airflow >= 3.1.
+            from airflow.models import Connection as StoredConnection
+
+            extra = StoredConnection.get_connection_from_secrets(conn_id).extra_dejson
     except AirflowNotFoundException:
         return {}
     if not isinstance(extra, dict):
