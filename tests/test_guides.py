@@ -44,6 +44,7 @@ FOREIGN = {
         "--uniform-bucket-level-access",
     },
     "gcloud storage buckets add-iam-policy-binding": {"--member", "--role", "--condition"},
+    "gcloud storage rsync": {"--recursive"},
     "gcloud storage service-agent": {"--project", "--authorize-cmek"},
     "gcloud composer environments update": {
         "--location",
@@ -53,11 +54,11 @@ FOREIGN = {
     "astro deployment variable create": {"--deployment-id"},
     "astro dev start": set(),
     "astro dev parse": set(),
-    "astro dev run": None,
     "astro deploy": {"--dags"},
     "helm repo add": set(),
     "helm upgrade": {"--install", "--namespace", "--create-namespace", "--values"},
     "terraform init": set(),
+    "terraform workspace new": set(),
     "terraform apply": {"-var"},
 }
 

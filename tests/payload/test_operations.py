@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -428,7 +429,12 @@ class _Bucket(BaseHTTPRequestHandler):
     resource: dict[str, Any]
 
     def do_GET(self) -> None:
-        self._answer()
+        self._answer(self.resource.get("status", 200))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        # An object would be answered otherwise; no test stores one here.
+        self._answer(self.resource.get("status", 200))
 
     def do_PATCH(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -440,7 +446,7 @@ class _Bucket(BaseHTTPRequestHandler):
 
     def _answer(self, status: int = 200) -> None:
         data = json.dumps(
-            self.resource if status == 200 else {"error": {"message": "conditionNotMet"}}
+            self.resource if status == 200 else {"error": {"message": "conditionNotMet, or no such bucket"}}
         ).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(data)))
@@ -459,6 +465,8 @@ def resource(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", "acme-xcom")
+    # It has no objects: what the doctor tries with one is tried again for so long.
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__TIMEOUT_SECONDS", "1")
     yield _Bucket.resource
     server.shutdown()
     server.server_close()
@@ -481,6 +489,22 @@ def test_lifecycle_set_changes_one_rule(resource: dict[str, Any], capsys: pytest
     assert "gcloud storage buckets update gs://acme-xcom --lifecycle-file=lifecycle.json" in out
 
 
+def test_lifecycle_show_marks_other_rules_that_delete_payloads(
+    resource: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The age is the least of all rules; whose it is stands beside the rule."""
+    everything = {"action": {"type": "Delete"}, "condition": {"age": 1}}
+    ours = {"action": {"type": "Delete"}, "condition": {"age": 90, "matchesPrefix": ["xcom/"]}}
+    resource["lifecycle"] = {"rule": [everything, ours]}
+
+    assert command("lifecycle", "show") == 0
+    out = capsys.readouterr().out
+    assert "are deleted at an age of 1 days" in out
+    assert f"{json.dumps(everything)}  deletes payloads at 1 days" in out
+    assert command("lifecycle", "show", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["age_days"] == 1
+
+
 def test_lifecycle_set_on_a_server_that_keeps_no_rules_says_so(
     bucket: FaultProxy, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -494,6 +518,20 @@ def examined(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[
     command("doctor", "--json", *words)
     found = json.loads(capsys.readouterr().out)["findings"]
     return {f"{one['check']}: {one['level']}": one for one in found}
+
+
+@pytest.fixture
+def cloud(resource: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The same bucket, with nothing that says emulator."""
+    from include.xcom import gcs
+
+    monkeypatch.setattr(gcs, "ENDPOINT", os.environ["STORAGE_EMULATOR_HOST"])
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_GOOGLE_CLOUD_STORAGE_DEFAULT",
+        '{"conn_type": "google_cloud_platform", "extra": {"is_anonymous": true}}',
+    )
+    return resource
 
 
 @pytest.fixture
@@ -515,7 +553,8 @@ def test_doctor_with_a_bucket_that_works(
     """Access is tried for real, and the probe is removed."""
     found = examined(capsys)
 
-    assert [name for name in found if "problem" in name] == []
+    assert [name for name in found if "problem" in name or "warning" in name] == []
+    assert "deletes nothing" in found["lifecycle: skipped"]["message"]
     assert "can create, list, read, delete" in found["access: ok"]["message"]
     assert "development" in found["emulator: ok"]["message"]
     assert gcs_server.names() == []
@@ -568,21 +607,37 @@ def test_doctor_bucket_that_does_not_exist(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With the command that makes it."""
-    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", "nobody-made-this")
+    """With the command that makes it, in the emulator that was asked; pasted, it does."""
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", f"nobody-made-this-{uuid4().hex[:8]}")
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
 
     found = examined(capsys)
-
-    assert found["bucket: problem"]["fix"].startswith("gcloud storage buckets create gs://nobody-made-this")
     assert "access: problem" in found
+    subprocess.run(["bash", "-c", found["bucket: problem"]["fix"]], check=True, capture_output=True)
+
+    assert {"bucket: ok", "access: ok"} <= set(examined(capsys))
+
+
+def test_doctor_bucket_that_does_not_exist_in_the_cloud(
+    quick_doctor: None, cloud: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command has a place to choose, and what the next doctor would ask for."""
+    cloud["status"] = 404
+
+    fix = examined(capsys)["bucket: problem"]["fix"]
+
+    assert fix.startswith("gcloud storage buckets create gs://acme-xcom ")
+    for word in ("--location=", "--soft-delete-duration=0", "--uniform-bucket-level-access"):
+        assert word in fix
+    assert "--public-access-prevention" in fix
 
 
 def test_doctor_reads_the_bucket_s_own_settings(
-    quick_doctor: None, resource: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    quick_doctor: None, cloud: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Soft delete and versioning keep what was deleted; a rule is missing; location is shown."""
-    resource["softDeletePolicy"] = {"retentionDurationSeconds": "604800"}
-    resource["versioning"] = {"enabled": True}
+    cloud["softDeletePolicy"] = {"retentionDurationSeconds": "604800"}
+    cloud["versioning"] = {"enabled": True}
 
     found = examined(capsys)
 
@@ -590,10 +645,51 @@ def test_doctor_reads_the_bucket_s_own_settings(
     assert "7 more days" in found["soft delete: warning"]["message"]
     assert found["versioning: warning"]["fix"].endswith("--no-versioning")
     assert found["lifecycle: warning"]["fix"] == "python -m include.xcom lifecycle set --age-days 90"
-    resource["lifecycle"] = {
+    cloud["lifecycle"] = {
         "rule": [{"action": {"type": "Delete"}, "condition": {"age": 60, "matchesPrefix": ["xcom/"]}}]
     }
     assert "60 days" in examined(capsys)["lifecycle: ok"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "level", "words"),
+    [
+        pytest.param([{"age": 90}], "ok", "at an age of 90 days", id="whole-bucket"),
+        pytest.param([{"age": 30, "matchesPrefix": ["logs/", "xc"]}], "ok", "of 30 days", id="one-of-two"),
+        pytest.param([{"age": 1}], "warning", "deletes payloads at an age of 1 days", id="whole-bucket-soon"),
+        pytest.param(
+            [{"age": 90, "matchesPrefix": ["xcom/"]}, {"age": 30, "matchesSuffix": [".parquet"]}],
+            "warning",
+            "age of 30 days; that of this prefix has 90",
+            id="sooner-than-ours",
+        ),
+        pytest.param([{"matchesPrefix": ["xcom/"]}], "warning", "an age of 0 days", id="without-an-age"),
+        pytest.param(
+            [{"age": 30, "matchesPrefix": ["xcom/sales/"]}], "warning", "no rule deletes all", id="one-dag"
+        ),
+        pytest.param([{"age": 1, "matchesPrefix": ["logs/"]}], "warning", "no rule deletes old", id="others"),
+        pytest.param(
+            [{"age": 1, "isLive": False}, {"daysSinceNoncurrentTime": 0}, {"age": 0, "numNewerVersions": 3}],
+            "warning",
+            "no rule deletes old",
+            id="old-versions",
+        ),
+        pytest.param([{"createdBefore": "2020-01-01"}], "warning", "no rule deletes old", id="before-a-day"),
+    ],
+)
+def test_doctor_reads_every_rule_that_can_delete_payloads(
+    rules: list[dict[str, Any]],
+    level: str,
+    words: str,
+    quick_doctor: None,
+    cloud: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever wrote it: a rule for the whole bucket, or for several prefixes, deletes payloads too."""
+    cloud["lifecycle"] = {"rule": [{"action": {"type": "Delete"}, "condition": rule} for rule in rules]}
+    cloud["lifecycle"]["rule"].append({"action": {"type": "SetStorageClass"}, "condition": {"age": 0}})
+
+    assert words in examined(capsys)[f"lifecycle: {level}"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -602,6 +698,7 @@ def test_doctor_reads_the_bucket_s_own_settings(
         pytest.param("KUBERNETES_SERVICE_HOST", "10.0.0.1", id="kubernetes"),
         pytest.param("AIRFLOW__API__BASE_URL", "https://airflow.acme.example", id="https"),
         pytest.param("AIRFLOW__CORE__EXECUTOR", "KubernetesExecutor", id="executor"),
+        pytest.param("ASTRONOMER_ENVIRONMENT", "cloud", id="astro"),
     ],
 )
 def test_doctor_emulator_left_on_in_production(
@@ -617,6 +714,72 @@ def test_doctor_emulator_left_on_in_production(
     monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
 
     assert examined(capsys)["emulator: problem"]["fix"] == "unset STORAGE_EMULATOR_HOST"
+
+
+def test_doctor_emulator_under_astro_dev_start(
+    quick_doctor: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The CLI sets a variable of the platform in the containers of this machine too, to a value of its own."""
+    monkeypatch.setenv("ASTRONOMER_ENVIRONMENT", "local")
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+
+    assert "development" in examined(capsys)["emulator: ok"]["message"]
+
+
+def test_doctor_asks_for_a_bounded_part_of_a_crowded_prefix(
+    quick_doctor: None,
+    bucket: FaultProxy,
+    gcs_server: GCSServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One list request for each folder, whether or not a Dag made it; and it says that there are more."""
+    from include.xcom.cli import doctor
+
+    monkeypatch.setattr(doctor, "_FOLDERS_AT_MOST", 5)
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+    for number in range(20):
+        gcs_server.write(f"xcom/folder{number:02}/of somebody", b"x")
+    before = bucket.count()
+
+    found = examined(capsys)
+
+    assert "of more than 5 folders" in found["prefix: ok"]["message"]
+    # Six of them, and the bucket, and the four of the access.
+    assert bucket.count() - before == 11
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "words"),
+    [
+        pytest.param("put", None, "other bytes came back", id="other-bytes"),
+        pytest.param("list", lambda *a: iter([[]]), "is not listed", id="not-listed"),
+        pytest.param("delete", lambda *a: False, "was gone before it was deleted", id="gone"),
+    ],
+)
+def test_doctor_is_not_content_with_answers_that_are_wrong(
+    method: str,
+    wrong: Any,
+    words: str,
+    quick_doctor: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every step succeeds, and what it gives is not what was written: a problem, and no "ok" beside it."""
+    from include.xcom.gcs import GCSStore
+
+    put = GCSStore.put
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(GCSStore, method, wrong or (lambda self, name, parts: put(self, name, [b"others"])))
+
+    found = examined(capsys)
+
+    assert words in found["access: problem"]["message"]
+    assert "access: ok" not in found
 
 
 def test_doctor_prefix_with_payloads_of_another_deployment(
@@ -672,28 +835,19 @@ def test_doctor_old_package(
 
 def test_doctor_of_a_bucket_in_the_cloud(
     quick_doctor: None,
-    resource: dict[str, Any],
+    cloud: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Without an emulator: who could see the bucket, and an anonymous connection that was left over."""
-    from include.xcom import gcs
-
-    monkeypatch.setattr(gcs, "ENDPOINT", os.environ["STORAGE_EMULATOR_HOST"])
-    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_GOOGLE_CLOUD_STORAGE_DEFAULT",
-        '{"conn_type": "google_cloud_platform", "extra": {"is_anonymous": true}}',
-    )
-
     found = examined(capsys)
     update = "gcloud storage buckets update gs://acme-xcom"
     assert found["public access: warning"]["fix"] == f"{update} --public-access-prevention"
     assert found["uniform access: warning"]["fix"] == f"{update} --uniform-bucket-level-access"
-    assert found["credentials: warning"]["fix"].startswith("airflow connections delete google_cloud_storage")
+    assert found["credentials: warning"]["fix"] == "unset AIRFLOW_CONN_GOOGLE_CLOUD_STORAGE_DEFAULT"
     assert "emulator: ok" in found
 
-    resource["iamConfiguration"] = {
+    cloud["iamConfiguration"] = {
         "publicAccessPrevention": "enforced",
         "uniformBucketLevelAccess": {"enabled": True},
     }
@@ -722,10 +876,12 @@ def test_doctor_exit_code_and_lines(
     airflow: AirflowServer,
     operator: None,
     bucket: FaultProxy,
+    gcs_server: GCSServer,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """0 with warnings alone, 1 with a problem; each finding is one line, and the last one counts them."""
+    gcs_server.write(object_of("manual__1", dag="theirs"), b"x")
     assert command("doctor") == 0
     *lines, counts = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines} == {"ok", "skipped", "warning"}
@@ -734,3 +890,219 @@ def test_doctor_exit_code_and_lines(
     bucket.plan(answer(403), method="POST", always=True)
     assert command("doctor") == 1
     assert capsys.readouterr().out.splitlines()[-1].startswith("1 problems, ")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({}, id="nothing-is-set"),
+        pytest.param({"AIRFLOW__GCS_XCOM__BUCKET": "Not A Bucket"}, id="no-bucket-name"),
+        pytest.param(
+            {
+                "AIRFLOW__GCS_XCOM__BUCKET": "acme",
+                "AIRFLOW__GCS_XCOM__THRESHOLD_BYTES": "many",
+                "AIRFLOW__GCS_XCOM__FRAME_FORMAT": "csv",
+                "AIRFLOW__GCS_XCOM__LEGACY_REFERENCES": "perhaps",
+                "AIRFLOW__GCS_XCOM__READ_URIS": "elsewhere",
+            },
+            id="wrong-settings",
+        ),
+        pytest.param(
+            {
+                "AIRFLOW__GCS_XCOM__BUCKET": "file:///nowhere/it's",
+                "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+                "AIRFLOW__CORE__XCOM_BACKEND": "",
+            },
+            id="directory",
+        ),
+        pytest.param(
+            {
+                "AIRFLOW__GCS_XCOM__BUCKET": "acme-xcom",
+                "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+                "AIRFLOW_CONN_GOOGLE_CLOUD_STORAGE_DEFAULT": '{"conn_type": "google_cloud_platform", '
+                '"extra": {"key_path": "/nowhere/key.json"}}',
+            },
+            id="no-credentials",
+        ),
+        pytest.param({"acme": "403", "AIRFLOW__GCS_XCOM__BUCKET": "acme-xcom"}, id="no-rights"),
+        pytest.param({"acme": "404", "AIRFLOW__GCS_XCOM__BUCKET": "acme-xcom"}, id="no-bucket"),
+        pytest.param({"acme": "410", "AIRFLOW__GCS_XCOM__BUCKET": "acme-xcom"}, id="odd-answer"),
+        pytest.param({"acme": "200", "AIRFLOW__GCS_XCOM__BUCKET": "acme-xcom"}, id="careless-bucket"),
+    ],
+)
+def test_every_fix_of_the_doctor_can_be_pasted(
+    environment: dict[str, str],
+    resource: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each warning and problem is one line and ends with one that a shell can read, with nothing left out."""
+    from include.xcom import gcs
+    from include.xcom.cli import doctor
+
+    if status := environment.pop("acme", ""):
+        resource |= {"status": int(status), "versioning": {"enabled": True}}
+        resource["softDeletePolicy"] = {"retentionDurationSeconds": "604800"}
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_GOOGLE_CLOUD_STORAGE_DEFAULT",
+            '{"conn_type": "google_cloud_platform", "extra": {"is_anonymous": true}}',
+        )
+    monkeypatch.setattr(gcs, "ENDPOINT", os.environ["STORAGE_EMULATOR_HOST"])
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.delenv("AIRFLOW__GCS_XCOM__BUCKET")
+    monkeypatch.setattr(doctor, "REQUIREMENTS", {"pyarrow": "9999.0", "no-such-package": "1.0"})
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__TIMEOUT_SECONDS", "1")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "it's mine").mkdir()
+    (tmp_path / "it's mine/Dockerfile").write_text("FROM runtime\n")
+    (tmp_path / "it's mine/docker-compose.override.yml").write_text("services:\n")
+
+    assert command("doctor", "--json", "--project", str(tmp_path / "it's mine")) == 1
+    found = json.loads(capsys.readouterr().out)["findings"]
+
+    bad = [one for one in found if one["level"] in ("warning", "problem")]
+    assert len(bad) >= 5
+    for one in bad:
+        assert one["fix"] and "\n" not in one["fix"], one
+        assert not re.search(r"\.\.\.|…|[<>][A-Z]|\b[A-Z]+_?NAME\b", one["fix"]), one
+        read = subprocess.run(["bash", "-n", "-c", one["fix"]], capture_output=True, text=True, check=False)
+        assert (read.returncode, read.stderr) == (0, ""), one
+
+
+def test_fix_of_a_missing_right_names_the_account_that_lacks_it(
+    quick_doctor: None,
+    cloud: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The credentials know it, for example from the key file; otherwise the shell asks for it."""
+    from include.xcom import credentials
+
+    class OfTheTasks:
+        token = "t"
+        service_account_email = "tasks@acme.iam.gserviceaccount.com"
+
+        def before_request(self, request: Any, method: str, url: str, headers: dict[str, str]) -> None:
+            headers["authorization"] = "Bearer t"
+
+    cloud["status"] = 403
+    assert "${ACCOUNT:?" in examined(capsys)["access: problem"]["fix"]
+
+    from include.xcom import stores
+
+    stores._opened.cache_clear()
+    monkeypatch.setattr(credentials, "_credentials", lambda *a: OfTheTasks())
+    fix = examined(capsys)["access: problem"]["fix"]
+    assert fix.endswith("--member=serviceAccount:tasks@acme.iam.gserviceaccount.com")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables of a process beside a database that has the bucket and the connection, as the UI sets them."""
+    pytest.importorskip("airflow")
+    home = tmp_path_factory.mktemp("database")
+    (home / "payloads").mkdir()
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    variables |= {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__XCOM_BACKEND": "include.xcom_backend.GCPBucketXComBackend",
+        "AIRFLOW_API_URL": "http://127.0.0.1:9",
+        "PYTHONPATH": str(ROOT / "{{cookiecutter.project_slug}}"),
+    }
+    extra = json.dumps({"key_path": "/nowhere/of-the-database.json"})
+    for words in (
+        ("db", "migrate"),
+        ("variables", "set", "XCOM_BACKEND_DATA_GCS_NAME", (home / "payloads").as_uri()),
+        (
+            "connections",
+            "add",
+            "of_the_database",
+            "--conn-type",
+            "google_cloud_platform",
+            "--conn-extra",
+            extra,
+        ),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *words],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    return variables
+
+
+def in_a_process(variables: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell of a deployment does."""
+    return subprocess.run(
+        [sys.executable, "-m", "include.xcom", *words],
+        env=variables,
+        cwd=variables["AIRFLOW_HOME"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_commands_see_variables_and_connections_of_the_database(database: dict[str, str]) -> None:
+    """Where they are by default; the environment counts more, as everywhere in Airflow."""
+    done = in_a_process(database, "doctor")
+    assert f"ok       settings: payloads lie below file://{database['AIRFLOW_HOME']}/payloads" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 problems, 0 warnings", done.stdout
+    assert in_a_process(database, "ls", "sales", "--json").returncode == 0
+
+    more = {
+        "AIRFLOW_VAR_XCOM_BACKEND_DATA_GCS_NAME": "acme-of-the-environment",
+        "AIRFLOW__GCS_XCOM__CONN_ID": "of_the_database",
+        "STORAGE_EMULATOR_HOST": "",
+    }
+    said = in_a_process(database | more, "doctor").stdout
+    assert "payloads lie below gs://acme-of-the-environment/xcom/" in said
+    assert "problem  credentials: " in said and "/nowhere/of-the-database.json" in said
+
+
+def test_commands_without_a_database_say_nothing_of_it(database: dict[str, str], tmp_path: Path) -> None:
+    """A laptop has settings in its environment and no database: no traceback of Airflow's."""
+    folder = tmp_path / "payloads"
+    folder.mkdir()
+    variables = database | {"AIRFLOW_HOME": str(tmp_path)}
+
+    with_bucket = in_a_process(variables | {"AIRFLOW__GCS_XCOM__BUCKET": folder.as_uri()}, "doctor")
+    without = in_a_process(variables, "doctor")
+
+    assert (with_bucket.returncode, with_bucket.stderr) == (0, "")
+    assert "problem  settings: " in without.stdout
+    assert "Traceback" not in without.stderr
+
+
+@pytest.mark.parametrize("page", ["astro.md", "composer.md"])
+def test_doctor_of_the_guides_runs_in_a_task(page: str, database: dict[str, str], tmp_path: Path) -> None:
+    """What a task has: the Variable of the database, asked for through its supervisor."""
+    text = (ROOT / "docs/how-to" / page).read_text()
+    (code,) = re.findall(r"<!-- run: task -->\n```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags/doctor.py").write_text(code)
+
+    def run() -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", "dags", "test", "xcom_doctor"],
+            env=database | {"AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    said = run()
+    assert "ok       settings: payloads lie below file://" in said, said[-3000:]
+    assert "ok       import: Airflow loads include.xcom_backend.GCPBucketXComBackend" in said
+    assert "the doctor found problems" not in said
+
+    database = database | {"AIRFLOW__GCS_XCOM__CONCURRENCY": "none"}
+    assert "the doctor found problems" in run()

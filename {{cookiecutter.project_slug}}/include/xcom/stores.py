@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -43,6 +44,7 @@ __all__ = [
     "checksum",
     "own_store",
     "pieces",
+    "runs_here",
     "store_of",
 ]
 
@@ -561,12 +563,24 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+def runs_here(executor: str) -> bool:
+    """Tell whether every executor of ``[core] executor`` runs tasks on the scheduler's own machine.
+
+    The setting is a list; each entry may have an alias, and each team a list of its own:
+    ``LocalExecutor,big:KubernetesExecutor;team=acme.executors.Own``.
+    """
+    lists = (team.rpartition("=")[2] for team in executor.split(";"))
+    # A class may be named with its module.
+    names = {re.split("[:.]", entry.strip())[-1] for entries in lists for entry in entries.split(",")}
+    return names <= {"LocalExecutor", "SequentialExecutor"}
+
+
 @cache
 def _warn_if_distributed(root: str) -> None:
     from airflow.configuration import conf
 
     executor = conf.get("core", "executor", fallback="LocalExecutor") or ""
-    if "Local" not in executor and "Sequential" not in executor:
+    if not runs_here(executor):
         log.warning(
             "[gcs_xcom] bucket = %s is a directory of one machine, and the executor is %s: tasks on other "
             "machines will not find the payloads. Name a bucket instead.",

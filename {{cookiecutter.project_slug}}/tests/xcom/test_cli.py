@@ -27,6 +27,7 @@ from include.xcom.cli import api, claim, lifecycle, progress, sweep
 from include.xcom.cli.project import REQUIREMENTS, examine_project
 from include.xcom.cli.tables import age, size, table
 from include.xcom.reference import Coordinates
+from include.xcom.settings import load_settings
 from include.xcom.stores import own_store
 
 RUN = "scheduled__2026-11-01T00:00:00+00:00"
@@ -906,6 +907,8 @@ class TestDoctor:
         self, monkeypatch: pytest.MonkeyPatch, payload_folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Every line is ok, and the probe is gone again."""
+        # The tests themselves may run in a pod.
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "include.xcom_backend.GCPBucketXComBackend")
         monkeypatch.setenv("PYTHONPATH", str(PROJECT))
 
@@ -944,6 +947,63 @@ class TestDoctor:
         fixes = " ".join(one["fix"] for one in found["findings"])
         assert "orjson>=3.11" in fixes
         assert "numpy" not in fixes
+
+    @pytest.mark.parametrize(
+        ("executor", "is_local"),
+        [
+            pytest.param("LocalExecutor", True, id="local"),
+            pytest.param("airflow.executors.local_executor.LocalExecutor", True, id="module"),
+            pytest.param("here:LocalExecutor;team=LocalExecutor", True, id="alias-and-team"),
+            pytest.param("LocalExecutor, KubernetesExecutor", False, id="list"),
+            pytest.param("Local:CeleryExecutor", False, id="alias-of-another"),
+            pytest.param("LocalExecutor;sales=CeleryExecutor", False, id="team"),
+            pytest.param("LocalKubernetesExecutor", False, id="hybrid"),
+            pytest.param("acme.LocalGridRunner", False, id="own"),
+        ],
+    )
+    def test_doctor_and_store_ask_whether_every_executor_is_of_this_machine(
+        self,
+        executor: str,
+        is_local: bool,
+        payload_folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A directory serves no task elsewhere, and one such executor in the list is enough."""
+        from include.xcom.cli import doctor
+
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+        monkeypatch.setattr(logging.getLogger("include"), "propagate", True)
+
+        (found,) = doctor._executor(load_settings())
+        own_store()
+
+        assert found.level == ("ok" if is_local else "problem")
+        assert ("is a directory of one machine" in caplog.text) is not is_local
+
+    def test_doctor_directory_as_the_bucket_in_a_pod(
+        self, payload_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Other components are other pods, whatever the executor; `astro dev start` is none of that."""
+        from include.xcom.cli import doctor
+
+        monkeypatch.setenv("ASTRONOMER_ENVIRONMENT", "local")
+        assert [found.level for found in doctor._executor(load_settings())] == ["ok"]
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        (found,) = doctor._executor(load_settings())
+        assert (found.level, "KUBERNETES_SERVICE_HOST is set" in found.message) == ("problem", True)
+
+    def test_doctor_import_is_tried_in_a_task_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Airflow leaves an address of the database in a task's environment that no process can start with."""
+        from include.xcom.cli import doctor
+
+        monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+        monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
+
+        levels = {found.check: found.level for found in doctor._backend(PROJECT)}
+
+        assert levels["import"] == "ok"
 
     def test_doctor_fixes_of_a_project_mend_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

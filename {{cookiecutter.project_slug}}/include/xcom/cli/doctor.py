@@ -7,9 +7,10 @@ database or Docker, and none stops the others.
 Two things have to be defined:
 
 - *Production* is where Kubernetes, Astro, Cloud Composer or Cloud Run say so in the environment
-  (KUBERNETES_SERVICE_HOST, ASTRONOMER_ENVIRONMENT, COMPOSER_ENVIRONMENT, K_SERVICE), the executor is a
-  Kubernetes one, or ``[api] base_url`` is https or names another host than this machine. An emulator
-  of Cloud Storage there is a problem: it forgets what it is given.
+  (KUBERNETES_SERVICE_HOST, ASTRONOMER_ENVIRONMENT but for ``local``, which is ``astro dev start``,
+  COMPOSER_ENVIRONMENT, K_SERVICE), the executor is a Kubernetes one, or ``[api] base_url`` is https or
+  names another host than this machine. An emulator of Cloud Storage there is a problem: it forgets
+  what it is given. So is a directory as the bucket where the environment says so: it is the pod's own.
 - A *prefix is shared* if objects below it belong to Dags that this Airflow does not know. They may be
   of Dags that were deleted, so this is a warning. Two deployments with the same Dag ids cannot be told
   apart: give each a bucket or prefix of its own.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -26,11 +28,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from include.xcom import stores
 from include.xcom.cli.findings import Finding
 from include.xcom.cli.project import BACKEND, DATAFRAMES, REQUIREMENTS, examine_project
 from include.xcom.errors import PayloadError
@@ -39,14 +45,20 @@ from include.xcom.settings import BUCKET_VARIABLE, SECTION, Settings, load_setti
 
 __all__ = ["examine"]
 
-_PRODUCTION_VARIABLES = (
+_PLATFORM_VARIABLES = (
     "KUBERNETES_SERVICE_HOST",
     "ASTRONOMER_ENVIRONMENT",
     "COMPOSER_ENVIRONMENT",
     "K_SERVICE",
 )
+_DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
-_DAGS_AT_MOST = 200
+_FOLDERS_AT_MOST = 200
+# Below it a rule that was made for something else ends Dag runs that are still to be cleared.
+_DAYS_AT_LEAST = 7
+# Packages that do not fit together are what breaks a check.
+_PIP_CHECK = "python -m pip check"
+_GCLOUD_LOGIN = "gcloud auth application-default login"
 
 
 def examine(project: Path, api_url: str | None = None, api_user: str | None = None) -> Iterator[Finding]:
@@ -93,9 +105,9 @@ def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
     try:
         yield from check()
     except PayloadError as error:
-        yield Finding("problem", name, str(error))
+        yield Finding("problem", name, str(error), _PIP_CHECK)
     except Exception as error:  # A doctor that breaks down tells nobody anything.
-        yield Finding("problem", name, f"could not be checked: {type(error).__name__}: {error}")
+        yield Finding("problem", name, f"could not be checked: {type(error).__name__}: {error}", _PIP_CHECK)
 
 
 def _airflow() -> Iterator[Finding]:
@@ -110,7 +122,7 @@ def _airflow() -> Iterator[Finding]:
             "warning",
             "airflow",
             f"{version} is newer than what was tested (3.0 to 3.4)",
-            "run the project's tests: pytest",
+            "python -m pytest",
         )
     else:
         yield Finding("ok", "airflow", f"{version}, Python {sys.version.split()[0]}")
@@ -134,6 +146,9 @@ def _backend(project: Path) -> Iterator[Finding]:
         "from airflow.sdk.execution_time.xcom import XCom; print('\\n' + XCom.__module__ + '.' + XCom.__qualname__)"
     )
     environment = {**os.environ, "AIRFLOW__CORE__XCOM_BACKEND": setting}
+    if "airflow-db-not-allowed" in environment.get(_DATABASE, ""):
+        # In a task: Airflow leaves an address there with which no other process of it starts.
+        environment[_DATABASE] = "sqlite:///:memory:"
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -186,10 +201,7 @@ def _settings(found: list[Settings]) -> Iterator[Finding]:
         settings = load_settings()
     except PayloadError as error:
         names = error.settings if isinstance(error.settings, list) else []
-        fix = f"export AIRFLOW__{SECTION.upper()}__{str(names[0]).upper()}=..." if names else ""
-        if "bucket" in names:
-            fix = f"export AIRFLOW_VAR_{BUCKET_VARIABLE}=acme-xcom"
-        yield Finding("problem", "settings", str(error), fix)
+        yield Finding("problem", "settings", str(error), _corrected(list(map(str, names))))
         return
     except Exception as error:
         # Without a setting the Variable is asked for, and without a database there is none to answer.
@@ -197,7 +209,7 @@ def _settings(found: list[Settings]) -> Iterator[Finding]:
             "problem",
             "settings",
             f"the Variable {BUCKET_VARIABLE} could not be read: {type(error).__name__}: {error}"[:300],
-            f"export AIRFLOW_VAR_{BUCKET_VARIABLE}=acme-xcom",
+            _corrected(["bucket"]),
         )
         return
     found.append(settings)
@@ -206,29 +218,56 @@ def _settings(found: list[Settings]) -> Iterator[Finding]:
     )
 
 
+def _corrected(names: list[str]) -> str:
+    """Return what sets settings to their defaults, and the bucket where its name is looked for."""
+    from airflow.configuration import conf
+
+    defaults = {field.name: field.default for field in fields(Settings)}
+    words = []
+    for name in names:
+        value = defaults[name]
+        text = "" if value == () else str(value).lower() if isinstance(value, bool) else str(value)
+        if name != "bucket":
+            words.append(_variable(name, text))
+        elif conf.get(SECTION, "bucket", fallback=""):
+            words.append(_variable(name, "acme-xcom"))
+        else:
+            words.append(f"AIRFLOW_VAR_{BUCKET_VARIABLE}=acme-xcom")
+    return f"export {' '.join(words)}" if words else ""
+
+
+def _variable(name: str, value: str) -> str:
+    return f"AIRFLOW__{SECTION.upper()}__{name.upper()}={shlex.quote(value) if value else ''}"
+
+
 def _executor(settings: Settings) -> Iterator[Finding]:
     executor = _executor_name()
+    platforms = _platforms()
     if not settings.bucket.startswith("file://"):
         yield Finding("ok", "executor", executor)
-    elif _is_local(executor):
-        yield Finding("ok", "executor", f"{executor}, and the store is a directory of this machine")
-    else:
+    elif not stores.runs_here(executor):
         yield Finding(
             "problem",
             "executor",
             f"{executor} runs tasks on other machines, and {settings.bucket} is a directory of this one",
-            f"export AIRFLOW__{SECTION.upper()}__BUCKET=acme-xcom",
+            f"export {_variable('bucket', 'acme-xcom')}",
         )
+    elif platforms:
+        yield Finding(
+            "problem",
+            "executor",
+            f"{settings.bucket} is a directory of this container alone, and gone with it "
+            f"({', '.join(platforms)} is set)",
+            f"export {_variable('bucket', 'acme-xcom')}",
+        )
+    else:
+        yield Finding("ok", "executor", f"{executor}, and the store is a directory of this machine")
 
 
 def _executor_name() -> str:
     from airflow.configuration import conf
 
     return conf.get("core", "executor", fallback="LocalExecutor") or ""
-
-
-def _is_local(executor: str) -> bool:
-    return "Local" in executor or "Sequential" in executor
 
 
 def _emulator() -> Iterator[Finding]:
@@ -250,10 +289,16 @@ def _emulator() -> Iterator[Finding]:
         yield Finding("ok", "emulator", f"payloads go to the emulator at {host} (development)")
 
 
+def _platforms() -> list[str]:
+    """Return the variables by which a platform says that this is one of its containers."""
+    # The Astro CLI sets its own in the containers of `astro dev start` too.
+    return [name for name in _PLATFORM_VARIABLES if os.environ.get(name) not in (None, "", "local")]
+
+
 def _production_signs() -> list[str]:
     from airflow.configuration import conf
 
-    signs = [name for name in _PRODUCTION_VARIABLES if os.environ.get(name)]
+    signs = _platforms()
     if "Kubernetes" in _executor_name():
         signs.append(_executor_name())
     url = conf.get("api", "base_url", fallback="") or ""
@@ -271,7 +316,7 @@ def _credentials(settings: Settings) -> Iterator[Finding]:
     from include.xcom.gcs import ENDPOINT
 
     pool = transport.open_pool(ENDPOINT, 1)
-    fix = "gcloud auth application-default login"
+    fix = _GCLOUD_LOGIN
     try:
         fields = credentials._connection_fields(settings.conn_id)
         fields.pop("num_retries", None)
@@ -284,12 +329,16 @@ def _credentials(settings: Settings) -> Iterator[Finding]:
         yield Finding("problem", "credentials", f"{type(error).__name__}: {error}"[:500], fix)
         return
     connection = f"connection {settings.conn_id}" if fields else f"no key in connection {settings.conn_id}"
-    level = "ok" if token else "warning"
+    if token:
+        yield Finding("ok", "credentials", f"{kind} ({connection})")
+        return
+    variable = f"AIRFLOW_CONN_{settings.conn_id.upper()}"
+    delete = f"airflow connections delete {shlex.quote(settings.conn_id)}"
     yield Finding(
-        level,
+        "warning",
         "credentials",
         f"{kind} ({connection})",
-        "" if token else f"airflow connections delete {settings.conn_id}",
+        f"unset {variable}" if variable in os.environ else delete,
     )
 
 
@@ -310,7 +359,7 @@ def _kind(fields: dict[str, Any]) -> str:
 
 
 def _bucket(settings: Settings) -> Iterator[Finding]:
-    from include.xcom.cli.lifecycle import Bucket, is_ours
+    from include.xcom.cli.lifecycle import Bucket
 
     name = f"gs://{settings.bucket}"
     try:
@@ -319,23 +368,11 @@ def _bucket(settings: Settings) -> Iterator[Finding]:
         if error.status == 403:
             yield Finding("skipped", "bucket", f"{name}: its settings may not be read with these credentials")
         else:
-            status = error.status
-            create = f"gcloud storage buckets create {name} --uniform-bucket-level-access --public-access-prevention"
-            yield Finding("problem", "bucket", str(error), create if status == 404 else "")
+            yield Finding("problem", "bucket", str(error), _reach(settings, error))
         return
     yield Finding("ok", "bucket", f"{name} exists, in {found.get('location', 'an unknown place')}")
     update = f"gcloud storage buckets update {name}"
-    rules = found.get("lifecycle", {}).get("rule", [])
-    ages = [rule["condition"]["age"] for rule in rules if is_ours(rule, settings.prefix)]
-    if ages:
-        yield Finding("ok", "lifecycle", f"payloads are deleted at an age of {min(ages)} days")
-    else:
-        yield Finding(
-            "warning",
-            "lifecycle",
-            f"no rule deletes old objects below {settings.root}",
-            "python -m include.xcom lifecycle set --age-days 90",
-        )
+    yield _lifecycle(settings, found.get("lifecycle", {}).get("rule", []))
     seconds = int(found.get("softDeletePolicy", {}).get("retentionDurationSeconds", 0))
     if seconds:
         yield Finding(
@@ -379,76 +416,150 @@ def _bucket(settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _lifecycle(settings: Settings, rules: list[dict[str, Any]]) -> Finding:
+    """Tell when payloads are deleted, by the rule of this prefix or by any other."""
+    from include.xcom.cli.lifecycle import age_of, covers_all, is_ours
+
+    ages = [age for rule in rules if (age := age_of(rule, settings.prefix)) is not None]
+    ours = [rule["condition"]["age"] for rule in rules if is_ours(rule, settings.prefix)]
+    if ages and min(ages) < min(ours, default=_DAYS_AT_LEAST):
+        wanted = f"that of this prefix has {min(ours)}" if ours else "Dag runs may still need them"
+        return Finding(
+            "warning",
+            "lifecycle",
+            f"another rule of the bucket deletes payloads at an age of {min(ages)} days; {wanted}",
+            "python -m include.xcom lifecycle show",
+        )
+    if any(covers_all(rule, settings.prefix) for rule in rules):
+        return Finding("ok", "lifecycle", f"payloads are deleted at an age of {min(ages)} days")
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        return Finding("skipped", "lifecycle", "an emulator deletes nothing by age")
+    return Finding(
+        "warning",
+        "lifecycle",
+        f"no rule deletes {'all ' if ages else ''}old objects below {settings.root}",
+        "python -m include.xcom lifecycle set --age-days 90",
+    )
+
+
+def _reach(settings: Settings, error: PayloadError) -> str:
+    """Return what to do where a bucket cannot be used; its name and the account are filled in if known."""
+    bucket = settings.bucket
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
+    host = emulator if "://" in emulator else f"http://{emulator}" if emulator else ""
+    if bucket.startswith("file://"):
+        path = shlex.quote(unquote(urlsplit(bucket).path))
+        return f"mkdir -p {path} && chmod u+rwx {path}"
+    if error.conn_id:
+        return _GCLOUD_LOGIN
+    if error.status == 404 and host:
+        body = shlex.quote(json.dumps({"name": bucket}))
+        return (
+            f"curl --fail -H 'content-type: application/json' -d {body} {shlex.quote(f'{host}/storage/v1/b')}"
+        )
+    if error.status == 404:
+        # As the next doctor wants it. In the region of the workers: another one costs money and time.
+        return (
+            f"gcloud storage buckets create gs://{bucket} "
+            '--location="${REGION:-us-central1}" '
+            "--uniform-bucket-level-access --public-access-prevention --soft-delete-duration=0"
+        )
+    if error.status in (401, 403):
+        return (
+            f"gcloud storage buckets add-iam-policy-binding gs://{bucket} "
+            f"--role=roles/storage.objectUser --member={_account()}"
+        )
+    from include.xcom.gcs import ENDPOINT
+
+    return f"curl --verbose --max-time 10 {shlex.quote(f'{host or ENDPOINT}/storage/v1/b/{bucket}')}"
+
+
+def _account() -> str:
+    """Return the account of the tasks as a member of a policy; where it is not known, the shell asks for it."""
+    with suppress(PayloadError, AttributeError):
+        tokens: Any = _store()._tokens  # type: ignore[attr-defined]
+        email = str(tokens._credentials.service_account_email)
+        if "@" in email:
+            return shlex.quote(f"serviceAccount:{email}")
+    return '"serviceAccount:${ACCOUNT:?set it to the e-mail of the service account that runs the tasks}"'
+
+
+def _store() -> stores.Store:
+    """Return the deployment's own store, which gives up sooner than it does for a task."""
+    settings = load_settings()
+    quick = replace(settings, timeout_seconds=min(settings.timeout_seconds, 30))
+    return stores._store(quick, quick.bucket)
+
+
 def _access() -> Iterator[Finding]:
     """Create, list, read and delete one object below the prefix."""
-    from include.xcom.stores import own_store
-
     settings = load_settings()
     folder = "/".join(part for part in (settings.prefix, "doctor") if part)
     name = f"{folder}/{uuid4().hex}.bin"
-    grant = (
-        ""
+    look = (
+        f"ls -la {shlex.quote(unquote(urlsplit(settings.root).path))}"
         if settings.bucket.startswith("file://")
-        else f"gcloud storage buckets add-iam-policy-binding gs://{settings.bucket} "
-        "--role=roles/storage.objectUser --member=serviceAccount:..."
+        else f"gcloud storage ls --all-versions gs://{settings.bucket}/{folder}/"
     )
-    if settings.bucket.startswith("file://"):
-        path = settings.bucket.removeprefix("file://")
-        grant = f"mkdir -p {shlex.quote(path)} && chmod u+rwx {shlex.quote(path)}"
     body = b"doctor"
     done = []
     store = None
     stored = None
-    wrong: tuple[str, PayloadError] | None = None
+    wrong = ""
+    fix = look
     step = "create"
     try:
-        store = own_store()
+        store = _store()
         stored = store.put(name, [body])
         done.append(step)
         step = "list"
-        if not any(one.name == name for page in store.list(f"{folder}/", name) for one in page):
-            yield Finding("problem", "access", f"{stored.uri} was written, and is not listed", grant)
-        done.append(step)
+        if any(one.name == name for page in store.list(f"{folder}/", name) for one in page):
+            done.append(step)
+        else:
+            wrong = f"{stored.uri} was written, and is not listed"
         step = "read"
         reference = PayloadReference(
             stored.uri, "bytes", stored.size, stored.size, "bytes", 1, stored.crc32c, stored.generation
         )
         if bytes(store.get(reference)) == body:
             done.append(step)
+        else:
+            wrong = wrong or f"{stored.uri} was written, and other bytes came back"
     except PayloadError as error:
-        wrong = (step, error)
+        wrong = wrong or f"cannot {step} objects: {error}"
+        fix = _reach(settings, error)
     if store is not None and stored is not None:
         try:
             if store.delete(stored.uri, stored.generation):
                 done.append("delete")
+            else:
+                wrong = wrong or f"{stored.uri} was written, and was gone before it was deleted"
         except PayloadError as error:
-            wrong = wrong or ("delete", error)
+            wrong, fix = (
+                (wrong, fix) if wrong else (f"cannot delete objects: {error}", _reach(settings, error))
+            )
     if wrong:
-        yield Finding("problem", "access", f"cannot {wrong[0]} objects: {wrong[1]}", grant)
+        yield Finding("problem", "access", wrong, fix)
     else:
         yield Finding("ok", "access", f"can {', '.join(done)} objects below {settings.root}")
 
 
 def _prefix(settings: Settings, api_url: str | None, api_user: str | None) -> Iterator[Finding]:
     from include.xcom.cli.api import AirflowAPI, AirflowAPIError, Login
-    from include.xcom.stores import own_store
 
-    store = own_store()
     prefix = f"{settings.prefix}/" if settings.prefix else ""
-    start = ""
-    dags: list[str] = []
-    # One page for each Dag: the next begins behind the last name that this Dag can have.
-    while len(dags) < _DAGS_AT_MOST:
-        first = next(iter(next(store.list(prefix, start), [])), None)
-        if first is None:
-            break
-        folder = first.name.removeprefix(prefix).partition("/")[0]
-        start = f"{prefix}{folder}0"  # "0" comes right behind "/".
-        where = coordinates_of(first.uri)
-        if where is not None:
-            dags.append(where.dag_id)
+    try:
+        folders = list(islice(_first_of_each_folder(_store(), prefix), _FOLDERS_AT_MOST + 1))
+    except PayloadError:
+        # The access that was tried before has the reason.
+        yield Finding("skipped", "prefix", f"{settings.root} cannot be listed")
+        return
+    dags = [where.dag_id for uri in folders[:_FOLDERS_AT_MOST] if (where := coordinates_of(uri)) is not None]
+    more = f"; of more than {_FOLDERS_AT_MOST} folders the first were looked at" * (
+        len(folders) > _FOLDERS_AT_MOST
+    )
     if not dags:
-        yield Finding("ok", "prefix", "no payloads of any Dag yet")
+        yield Finding("ok", "prefix", f"no payloads of any Dag yet{more}")
         return
     try:
         api = AirflowAPI(Login.find(api_url, api_user))
@@ -462,8 +573,19 @@ def _prefix(settings: Settings, api_url: str | None, api_user: str | None) -> It
             "warning",
             "prefix",
             f"{settings.root} has payloads of Dags that this Airflow does not know ({shown}): they were deleted, "
-            "or another deployment uses this prefix",
-            f"export AIRFLOW__{SECTION.upper()}__PREFIX=xcom-of-this-deployment",
+            f"or another deployment uses this prefix{more}",
+            f"export {_variable('prefix', 'xcom-of-this-deployment')}",
         )
     else:
-        yield Finding("ok", "prefix", f"payloads of {len(dags)} Dags, all of them known to this Airflow")
+        yield Finding(
+            "ok", "prefix", f"payloads of {len(dags)} Dags, all of them known to this Airflow{more}"
+        )
+
+
+def _first_of_each_folder(store: stores.Store, prefix: str) -> Iterator[str]:
+    """Yield the URI of one object of each folder below the prefix, at one list request for each."""
+    start = ""
+    while first := next(iter(next(store.list(prefix, start), [])), None):
+        yield first.uri
+        folder = first.name.removeprefix(prefix).partition("/")[0]
+        start = f"{prefix}{folder}0"  # "0" comes right behind "/": the next page begins behind the folder.
