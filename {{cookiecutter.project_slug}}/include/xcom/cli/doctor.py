@@ -148,7 +148,7 @@ def _backend(project: Path) -> Iterator[Finding]:
     environment = {**os.environ, "AIRFLOW__CORE__XCOM_BACKEND": setting}
     if "airflow-db-not-allowed" in environment.get(_DATABASE, ""):
         # In a task: Airflow leaves an address there with which no other process of it starts.
-        environment[_DATABASE] = "sqlite:///:memory:"
+        environment[_DATABASE] = "sqlite://"
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", code],
