@@ -108,6 +108,25 @@ def test_terraform_bucket_is_private_and_deletes_for_good(deployed: Path) -> Non
     assert "force_destroy" not in bucket
 
 
+def test_terraform_keeps_the_buckets_and_accounts_of_deployments_apart(deployed: Path) -> None:
+    """Applied again with other names it makes another deployment's, and never in place of the first."""
+    found = terraform(deployed)
+    comments = (deployed / "terraform/main.tf").read_text().partition("terraform {")[0]
+    example = next(line for line in comments.splitlines() if "-var bucket=" in line)
+
+    assert found["resource"]["google_storage_bucket"]["xcom"]["lifecycle"] == [{"prevent_destroy": True}]
+    assert found["resource"]["google_service_account"]["tasks"]["account_id"] == "${var.account_id}"
+    assert "one terraform workspace for each deployment" in comments
+    assert (
+        set(re.findall(r"-var (\w+)=", example))
+        == {"project", "bucket", "account_id"}
+        <= set(found["variable"])
+    )
+    # https://cloud.google.com/iam/docs/reference/rest/v1/projects.serviceAccounts/create
+    for account in (found["variable"]["account_id"]["default"], example.rpartition("=")[2]):
+        assert re.fullmatch(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", account)
+
+
 def test_terraform_rule_is_the_one_that_lifecycle_sets(
     deployed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +185,7 @@ def test_helm_values_name_backend_bucket_and_account(deployed: Path, monkeypatch
     values = yaml.safe_load((deployed / "helm/values.yaml").read_text())
     environment = {entry["name"]: entry["value"] for entry in values["env"]}
     image = re.search(r"^FROM apache/airflow:(\S+)$", (deployed / "helm/Dockerfile").read_text(), re.M)
-    account = terraform(deployed)["resource"]["google_service_account"]["tasks"]["account_id"]
+    account = terraform(deployed)["variable"]["account_id"]["default"]
 
     assert environment["AIRFLOW__CORE__XCOM_BACKEND"] == BACKEND
     assert environment["AIRFLOW__GCS_XCOM__BUCKET"] == "acme-xcom"

@@ -3,7 +3,11 @@
 #   terraform init
 #   terraform apply -var project=PROJECT
 #
-# Every deployment of Airflow gets a bucket of its own: apply once for each, with another `bucket`.
+# Every deployment of Airflow gets a bucket of its own, and one terraform workspace for each deployment
+# keeps them apart; in a shared one the next bucket would have to take the place of the first:
+#
+#   terraform workspace new staging
+#   terraform apply -var project=PROJECT -var bucket=BUCKET-OF-STAGING -var account_id=airflow-xcom-staging
 
 terraform {
   required_version = ">= 1.5"
@@ -50,6 +54,12 @@ variable "service_account" {
   default     = ""
 }
 
+variable "account_id" {
+  description = "Name of the account that is made, in front of the @; another one for each deployment of a project"
+  type        = string
+  default     = "airflow-xcom"
+}
+
 variable "kubernetes_accounts" {
   description = "Kubernetes accounts that act as the account that is made: PROJECT.svc.id.goog[NAMESPACE/NAME]"
   type        = set(string)
@@ -85,6 +95,11 @@ resource "google_storage_bucket" "xcom" {
     }
   }
 
+  # Another name or place would mean another bucket, and the end of this one and its payloads.
+  lifecycle {
+    prevent_destroy = true
+  }
+
   dynamic "encryption" {
     for_each = var.kms_key == "" ? [] : [var.kms_key]
     content {
@@ -96,7 +111,7 @@ resource "google_storage_bucket" "xcom" {
 resource "google_service_account" "tasks" {
   count        = var.service_account == "" ? 1 : 0
   project      = var.project
-  account_id   = "airflow-xcom"
+  account_id   = var.account_id
   display_name = "Runs Airflow's tasks"
 }
 
