@@ -7,9 +7,11 @@ A block below ``<!-- run -->`` is run by its page's test, all such blocks of a p
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from baking import BIN, REPOSITORY, TEMPLATE_FOLDER, Baked, clean_environment
+from baking import BIN, REPOSITORY, TEMPLATE_FOLDER, Baked, clean_environment, commit_all
 
 DOCS = REPOSITORY / "docs"
 PROJECT = REPOSITORY / TEMPLATE_FOLDER
@@ -145,6 +147,27 @@ def test_plain_airflow_project_gets_a_healthy_doctor(run: Callable[..., str], tm
 
     assert re.search(r"^0 problems, 0 warnings$", said, re.M), said
     assert not (tmp_path / "work/my-airflow/Dockerfile").exists()
+
+
+def test_adopted_project_is_linked_to_later_versions(
+    run: Callable[..., str], template: Path, tmp_path: Path
+) -> None:
+    """adopt.md: the notes of cruft are right, and .env stays out of updates."""
+    repository = shutil.copytree(template, tmp_path / "template")
+    commit_all(repository, "Publish the template")
+    page = DOCS / "how-to/adopt.md"
+    project = tmp_path / "work/sales"
+    astro_project(project)
+    adopt = blocks(page).partition("python -m pip")[0]
+    identity = "export GIT_AUTHOR_NAME=T GIT_AUTHOR_EMAIL=t@example.com\n"
+    identity += "export GIT_COMMITTER_NAME=T GIT_COMMITTER_EMAIL=t@example.com\ngit init --quiet\n"
+    link = blocks(page, "link").replace(ADDRESS, shlex.quote(str(repository)))
+
+    said = run(f"{adopt}\n{identity}{link}", tmp_path / "work")
+
+    assert "up to date" in said.splitlines()[-1], said
+    notes = json.loads((project / ".cruft.json").read_text())
+    assert (notes["template"], notes["skip"]) == (str(repository), [".env"])
 
 
 def test_tutorial_ends_with_payloads_in_the_folder(run: Callable[..., str], tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_cruft_update_can_change_an_answer(repository: Path, tmp_path: Path) -> 
 def test_adopted_project_can_be_linked_and_updated(
     tree: dict[str, str], template: Path, repository: Path, tmp_path: Path
 ) -> None:
-    """After `cruft link` the project gets later versions like any other, own files untouched.
+    """After `cruft link` the project gets later versions like any other, own files untouched, .env too.
 
     Also files that the template changes and that were there before it: their text is not the template's,
     so git cannot merge them, says so in a .rej file beside each, and leaves them as they are.
@@ -223,13 +223,22 @@ def test_adopted_project_can_be_linked_and_updated(
 
     linked = cruft(tmp_path, folder, "link", "--no-input", "--extra-context", context, str(repository))
     assert linked.returncode == 0, linked.stdout + linked.stderr
+    if "pyproject.toml" in tree or sys.version_info < (3, 11):
+        # As adopt.md says: the template's own list is in a file that this project has not taken.
+        notes = json.loads((folder / ".cruft.json").read_text())
+        (folder / ".cruft.json").write_text(json.dumps(notes | {"skip": [".env"]}))
     commit_all(folder, "Link to the template")
+    assert ".env" not in git(folder, "ls-files").split()
+    kept = (folder / ".env").read_text()
     (repository / TEMPLATE_FOLDER / "include/later.py").write_text('"""New."""\n')
+    environment = repository / TEMPLATE_FOLDER / ".env"
+    environment.write_text(environment.read_text() + "LATER=1\n")
     commit_all(repository, "Improve the template")
     done = cruft(tmp_path, folder, "update", "--skip-apply-ask")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "include/later.py").read_text() == '"""New."""\n'
+    assert (folder / ".env").read_text() == kept
     assert {name: (folder / name).read_text() for name in tree} == tree
     assert list(folder.rglob("*.rej")) == []
 
