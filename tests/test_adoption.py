@@ -18,6 +18,10 @@ from generated_files import expected_files
 sys.path.append(str(REPOSITORY / TEMPLATE_FOLDER))
 from include.xcom.cli import emulator  # noqa: E402
 
+# Laying the template over a project and extending its override is for every system; these are not.
+needs_unix = pytest.mark.skipif(
+    sys.platform == "win32", reason="needs sh, or Airflow, which do not run on Windows: use WSL"
+)
 BACKEND_LINE = "ENV AIRFLOW__CORE__XCOM_BACKEND=include.xcom_backend.GCPBucketXComBackend"
 STORE_A_FRAME = """
 import pandas
@@ -140,6 +144,7 @@ def test_new_project_has_nothing_to_be_done_by_hand(
         assert done.stdout == "# Dockerfile and requirements.txt have the backend's lines\n"
 
 
+@needs_unix
 def test_existing_project_stores_a_payload_after_three_commands(
     tree: dict[str, str], template: Path, tmp_path: Path
 ) -> None:
@@ -197,6 +202,7 @@ def test_doctor_works_before_anything_is_installed(template: Path, tmp_path: Pat
     assert "warning  project: docker-compose.override.yml has no bucket for this machine" in done.stdout
 
 
+@needs_unix
 def test_requirements_of_examples_are_asked_for(template: Path, tmp_path: Path) -> None:
     """The example Dags and Celery's workers need more than the backend; the lines are the template's own."""
     folder = lay_out(PLAIN, tmp_path)
@@ -275,6 +281,7 @@ def test_emulator_leaves_a_file_that_it_cannot_extend(
     assert (folder / emulator.FILE).read_text() == text
 
 
+@needs_unix
 @pytest.mark.parametrize("base", ["cli", "compose"])
 def test_merged_override_is_a_stack_for_compose(
     compose: None, base: str, template: Path, tmp_path: Path
@@ -307,6 +314,7 @@ def test_merged_override_is_a_stack_for_compose(
         assert "gcs" in services[name]["depends_on"]
 
 
+@needs_unix
 def test_plain_project_goes_on_with_its_own_compose_file(
     compose: None, template: Path, tmp_path: Path
 ) -> None:
