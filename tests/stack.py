@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import time
@@ -21,6 +24,8 @@ from pytest_docker.plugin import get_docker_services
 
 BUCKET = "xcom-local"
 FINISHED = {"success", "failed"}
+# What the last task of probe_pass returns.
+PASSED = hashlib.sha256(hashlib.sha512(b"pass").digest() * (200_000 // 64)).hexdigest()
 
 
 def free_port() -> int:
@@ -66,6 +71,7 @@ class Stack:
         seconds_to_healthy: What `up --wait` took with the images built.
         allowance: What that may be multiplied by, since others used the machine before.
         options: Of `docker compose`, in front of every command: other files than those of the folder.
+        shell: Variables of the shell, for this stack only.
         seconds_per_command: After which a command of `docker compose` counts as hanging.
     """
 
@@ -76,6 +82,7 @@ class Stack:
     seconds_to_healthy: float = 0.0
     allowance: float = 1.0
     options: tuple[str, ...] = ()
+    shell: dict[str, str] = field(default_factory=dict)
     seconds_per_command: float = 900.0
     _token: str = field(default="", repr=False)
 
@@ -85,6 +92,7 @@ class Stack:
             done = subprocess.run(
                 ["docker", "compose", "--project-name", self.name, *self.options, *arguments],
                 cwd=self.project,
+                env=os.environ | self.shell,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -108,6 +116,42 @@ class Stack:
     def image(self) -> str:
         """The image that the stack builds."""
         return f"{self.name}/airflow:local"
+
+    def readme_figure(self, pattern: str) -> float:
+        """Return the one number that the project's README has at the group of a pattern."""
+        (figure,) = re.findall(pattern, (self.project / "README.md").read_text())
+        return float(figure)
+
+    def passes_check(self, service: str, **environment: str) -> bool:
+        """Run the configured health check of a service's first container now, with some variables changed."""
+        container = self.compose("ps", "--all", "--quiet", service).split()[0]
+        form = "{{json .Config.Healthcheck}}"
+        command = ["docker", "inspect", "--format", form, container]
+        check = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        kind, *program = check["Test"]
+        options = [part for pair in environment.items() for part in ("--env", "=".join(pair))]
+        command = [
+            "docker",
+            "exec",
+            *options,
+            container,
+            *(program if kind == "CMD" else ["sh", "-c", *program]),
+        ]
+        with suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(command, capture_output=True, check=False, timeout=check["Timeout"] / 1e9)
+            return done.returncode == 0
+        return False
+
+    def copy(self, folder: Path, name: str, *, with_image: bool) -> Stack:
+        """Make another project of this one, with other ports in its .env and perhaps the image, but do not start it."""
+        shutil.copytree(self.project, folder)
+        airflow_port, gcs_port = free_port(), free_port()
+        (folder / ".env").write_text(f"AIRFLOW_PORT={airflow_port}\nGCS_PORT={gcs_port}\n")
+        name = f"{name}-{uuid.uuid4().hex[:8]}"
+        other = Stack(folder, name, f"http://127.0.0.1:{airflow_port}", f"http://127.0.0.1:{gcs_port}")
+        if with_image:
+            subprocess.run(["docker", "tag", self.image, other.image], check=True)
+        return other
 
     def remove(self) -> None:
         """Remove containers, volumes, networks and the image's name, but no layer: others are built from them."""
@@ -213,6 +257,18 @@ class Run:
         """Wait until the run is over."""
         eventually(lambda: self.state in FINISHED, seconds=seconds, what=f"the end of {self.dag_id}")
         return self
+
+    def xcoms(self) -> list[tuple[str, int, str]]:
+        """List all XComs of the run: task, map index, key."""
+        found: list[tuple[str, int, str]] = []
+        while True:
+            query = f"limit=100&offset={len(found)}"
+            answer = self.stack.call("GET", f"{self.path}/taskInstances/~/xcomEntries?{query}")
+            found += [
+                (entry["task_id"], entry["map_index"], entry["key"]) for entry in answer["xcom_entries"]
+            ]
+            if len(found) >= answer["total_entries"]:
+                return found
 
     def keys(self, task_id: str, map_index: int = -1) -> list[str]:
         """List the keys that a task pushed."""

@@ -20,6 +20,20 @@ def test_two_stacks_run_side_by_side(local_stack: Stack, celery_stack: Stack) ->
     assert set(celery.values()) == {"healthy"}
 
 
+def test_idle_stack_uses_the_memory_that_the_readme_says(celery_stack: Stack) -> None:
+    """With one worker; each further one costs what the README says as well."""
+    used = {name: size / 1e9 for name, size in celery_stack.memory().items()}
+    worker = max(used["worker-1"], used["worker-2"])
+    total = sum(used.values()) - worker
+
+    idle = celery_stack.readme_figure(r"about ([\d.]+) GB of memory at rest")
+    each = celery_stack.readme_figure(r"Tasks run in workers, each about ([\d.]+) GB at rest")
+    print(f"idle stack with one worker: {total:.2f} GB, a worker: {worker:.2f} GB; README: {idle}, {each}")
+    assert len(used) == 9
+    assert 0.7 * idle < total < 1.3 * idle
+    assert 0.7 * each < worker < 1.3 * each
+
+
 def test_payloads_pass_between_workers(celery_stack: Stack) -> None:
     """One task reads what tasks on both workers wrote."""
     run = celery_stack.trigger("probe_crossing").wait()
@@ -63,9 +77,23 @@ def test_killed_worker_leaves_the_right_value_to_the_retry(celery_stack: Stack) 
     assert run.state == "success"
     assert produce["try_number"] > 1
     assert run.xcom("consume") == HELD
+    # The kill ended the first try, not the bucket that hung.
+    assert "StoreUnavailableError" not in celery_stack.task_log(produce, 1)
     objects = celery_stack.objects(f"xcom/probe_held/{run.run_id}/")
-    assert objects[run.object_name("produce")] == 64_000_000
-    assert set(objects.values()) == {64_000_000}
+    assert objects == {run.object_name("produce"): 64_000_000}
+
+
+def test_health_checks_notice_that_the_broker_is_away(celery_stack: Stack) -> None:
+    """A worker that nothing reaches is no healthy one."""
+    assert celery_stack.passes_check("worker")
+    assert celery_stack.passes_check("redis")
+
+    try:
+        celery_stack.compose("stop", "redis")
+        eventually(lambda: not celery_stack.passes_check("worker"), seconds=60, what="a failing check")
+    finally:
+        celery_stack.compose("up", "--detach", "--wait", "--wait-timeout", "300", "--scale", "worker=2")
+    assert celery_stack.passes_check("worker")
 
 
 def docker(*arguments: str) -> str:
