@@ -28,7 +28,8 @@ PAGES = sorted([*DOCS.rglob("*.md"), REPOSITORY / "README.md", PROJECT / "README
 ADDRESS = "gh:org/cookiecutter-astro-gcs-xcom"
 
 # Commands of other products that the guides use, as their references have them (read in November 2026:
-# cloud.google.com/sdk/gcloud/reference, astronomer.io/docs/cli/v1.47, helm.sh/docs/helm).
+# cloud.google.com/sdk/gcloud/reference, astronomer.io/docs/cli/v1.47, helm.sh/docs/helm,
+# docs.docker.com/reference/cli, kubernetes.io/docs/reference/kubectl, cruft.github.io).
 FOREIGN = {
     "gcloud storage buckets create": {
         "--location",
@@ -57,12 +58,22 @@ FOREIGN = {
     "astro dev start": set(),
     "astro dev parse": set(),
     "astro deploy": {"--dags"},
+    "cruft check": set(),
+    "cruft link": {"--no-input", "--extra-context"},
+    "docker build": {"-f", "-t"},
+    "docker compose exec": {"-T"},
+    "docker compose up": {"-d", "--build", "--wait", "--scale"},
+    "docker compose stop": set(),
+    "docker compose down": {"--volumes"},
+    "docker push": set(),
+    "kubectl exec": {"--namespace", "--container"},
     "helm repo add": set(),
     "helm upgrade": {"--install", "--namespace", "--create-namespace", "--values"},
     "terraform init": set(),
     "terraform workspace new": set(),
     "terraform apply": {"-var"},
 }
+OF_OTHERS = {command.split()[0] for command in FOREIGN} | {"gsutil"}
 
 
 def blocks(page: Path, name: str = "") -> str:
@@ -295,11 +306,13 @@ def test_commands_of_the_pages_exist(page: Path, monkeypatch: pytest.MonkeyPatch
                 parser().parse_args(rest)
             except SystemExit:
                 pytest.fail(f"{page.name}: no such command: {line}")
-        if words[0] in ("gcloud", "astro", "helm", "terraform") and not line.startswith("gcloud auth"):
+        if words[0] in OF_OTHERS and not line.startswith("gcloud auth"):
             known = [command for command in FOREIGN if line.startswith(command)]
             assert known, f"{page.name}: not looked up: {line}"
             flags = FOREIGN[max(known, key=len)]
-            used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+            # What is run inside of a container has options of its own.
+            inside = next((at for at, word in enumerate(words) if word in ("--", "python")), len(words))
+            used = {word.partition("=")[0] for word in words[:inside] if re.match(r"--?[a-zA-Z]", word)}
             assert flags is None or used <= flags, f"{page.name}: {line}"
         if words[0] == "make" and len(words) > 1:
             assert re.search(rf"^{words[1]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), line
