@@ -54,7 +54,7 @@ _PLATFORM_VARIABLES = (
 _DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
 _FOLDERS_AT_MOST = 200
-# Below it a rule that was made for something else ends Dag runs that are still to be cleared.
+# Sooner, a rule that was made for something else deletes what Dag runs may still need.
 _DAYS_AT_LEAST = 7
 # Packages that do not fit together are what breaks a check.
 _PIP_CHECK = "python -m pip check"
