@@ -380,3 +380,21 @@ def test_view_that_fails_is_one_line_in_the_log(
     assert [(line["event"], line["outcome"]) for line in lines] == [
         (f"xcom payload {events[page]}", expected)
     ]
+
+
+def test_line_of_the_log_holds_no_control_character(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever writes the line, as text or as JSON; and an id of any length leaves it short."""
+    from include.xcom.viewer import journal
+    from structlog.testing import capture_logs
+
+    monkeypatch.setattr(rows, "of_instance", lambda *ids: [])
+    with capture_logs() as lines:
+        monkeypatch.setattr(journal, "log", journal.structlog.get_logger("test"))
+        client.get(f"/instance/sales/run/a%1Bb%C2%85c%E2%80%A8d/-1?key=%0A{'k' * 2000}")
+    (line,) = lines
+
+    assert line["task_id"] == "a\\x1bb\\x85c\\u2028d"
+    assert line["key"].startswith("\\nkkk") and line["key"].endswith("… (2001 characters)")
+    assert len(line["key"]) < 600
