@@ -398,3 +398,13 @@ def test_line_of_the_log_holds_no_control_character(
     assert line["task_id"] == "a\\x1bb\\x85c\\u2028d"
     assert line["key"].startswith("\\nkkk") and line["key"].endswith("… (2001 characters)")
     assert len(line["key"]) < 600
+
+
+def test_bundle_that_is_none_has_no_picture(client: TestClient, show: Any) -> None:
+    """It is not called altered, and the status says that the request was understood."""
+    show(b"PK\x03\x04 and nothing of a zip file", "tree")
+    answer = client.get(f"/image/{PATH}&part=0.bin")
+
+    assert answer.status_code == 422
+    assert "It cannot be shown here" in answer.text and "not a zip file" in answer.text
+    assert "altered" not in answer.text
