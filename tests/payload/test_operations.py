@@ -800,6 +800,26 @@ def test_doctor_prefix_with_payloads_of_another_deployment(
     assert "(theirs)" in examined(capsys)["prefix: warning"]["message"]
 
 
+def test_doctor_prefix_that_another_deployment_has_claimed(
+    quick_doctor: None,
+    airflow: AirflowServer,
+    claimed: None,
+    gcs_server: GCSServer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A twin with the same Dags is told by its claim alone."""
+    run = new_run(airflow, [("load", -1)])
+    airflow.set_row("sales", run, "load", -1, "return_value", 1)
+    gcs_server.write(object_of(run), b"x")
+    assert "prefix: ok" in examined(capsys)
+
+    gcs_server.write("xcom/=deployment/production/1.txt", b"https://airflow.example.com")
+    found = examined(capsys)["prefix: problem"]
+
+    assert "is claimed by another deployment, production (https://airflow.example.com" in found["message"]
+    assert found["fix"] == "export AIRFLOW__GCS_XCOM__PREFIX=xcom-of-this-deployment"
+
+
 def test_doctor_without_credentials(
     quick_doctor: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

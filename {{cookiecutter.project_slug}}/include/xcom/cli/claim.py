@@ -76,6 +76,16 @@ class Claims:
                 "like an orphan here"
             )
 
+    def refuse_others(self) -> None:
+        """Return if no other deployment has claimed the prefix, whether this one has or not.
+
+        Raises:
+            ClaimError: Another one has.
+            AirflowAPIError: Airflow did not say which deployment this is.
+            StoreUnavailableError: The claims could not be listed.
+        """
+        self._refuse_others(self._own_id(), self._list())
+
     def claim(self, taken_over: str = "") -> None:
         """Claim the prefix for this deployment, which gets an id if it has none yet.
 

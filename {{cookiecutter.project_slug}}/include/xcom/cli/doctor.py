@@ -11,9 +11,10 @@ Two things have to be defined:
   COMPOSER_ENVIRONMENT, K_SERVICE), the executor is a Kubernetes one, or ``[api] base_url`` is https or
   names another host than this machine. An emulator of Cloud Storage there is a problem: it forgets
   what it is given. So is a directory as the bucket where the environment says so: it is the pod's own.
-- A *prefix is shared* if objects below it belong to Dags that this Airflow does not know. They may be
-  of Dags that were deleted, so this is a warning. Two deployments with the same Dag ids cannot be told
-  apart: give each a bucket or prefix of its own.
+- A *prefix is shared* if another deployment has claimed it (see ``claim``), which is a problem, or if
+  objects below it belong to Dags that this Airflow does not know. These may be of Dags that were
+  deleted, so that is a warning. Two deployments with the same Dag ids, neither of which ever claimed
+  the prefix, cannot be told apart: give each a bucket or prefix of its own.
 """
 
 from __future__ import annotations
@@ -546,8 +547,10 @@ def _access() -> Iterator[Finding]:
 
 def _prefix(settings: Settings, api_url: str | None, api_user: str | None) -> Iterator[Finding]:
     from include.xcom.cli.api import AirflowAPI, AirflowAPIError, Login
+    from include.xcom.cli.claim import ClaimError, Claims
 
     prefix = f"{settings.prefix}/" if settings.prefix else ""
+    own_prefix = f"export {_variable('prefix', 'xcom-of-this-deployment')}"
     try:
         folders = list(islice(_first_of_each_folder(_store(), prefix), _FOLDERS_AT_MOST + 1))
     except PayloadError:
@@ -563,7 +566,11 @@ def _prefix(settings: Settings, api_url: str | None, api_user: str | None) -> It
         return
     try:
         api = AirflowAPI(Login.find(api_url, api_user))
+        Claims(_store(), api, settings.root, prefix).refuse_others()
         unknown = [dag_id for dag_id in dags if not api.knows_dag(dag_id)]
+    except ClaimError as error:
+        yield Finding("problem", "prefix", str(error), own_prefix)
+        return
     except AirflowAPIError as error:
         yield Finding("skipped", "prefix", f"whether another deployment uses it is not known: {error}")
         return
@@ -574,7 +581,7 @@ def _prefix(settings: Settings, api_url: str | None, api_user: str | None) -> It
             "prefix",
             f"{settings.root} has payloads of Dags that this Airflow does not know ({shown}): they were deleted, "
             f"or another deployment uses this prefix{more}",
-            f"export {_variable('prefix', 'xcom-of-this-deployment')}",
+            own_prefix,
         )
     else:
         yield Finding(
