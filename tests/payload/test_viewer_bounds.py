@@ -384,6 +384,25 @@ def test_view_that_fails_is_one_line_in_the_log(
     ]
 
 
+def test_view_that_is_late_is_called_so_in_the_log(
+    client: TestClient, show: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by what it waited for."""
+    from include.xcom.viewer import journal
+    from structlog.testing import capture_logs
+
+    source = show(PNG)
+    is_over = threading.Event()
+    source.read = lambda *span: is_over.wait(20) and b""  # type: ignore[method-assign]
+    monkeypatch.setattr(limits, "VIEW_SECONDS", 1.0)
+    with capture_logs() as lines:
+        monkeypatch.setattr(journal, "log", journal.structlog.get_logger("test"))
+        client.get(f"/instance/{PATH}")
+    is_over.set()
+
+    assert [line["outcome"] for line in lines] == ["ViewTimeoutError"]
+
+
 def test_line_of_the_log_holds_no_control_character(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

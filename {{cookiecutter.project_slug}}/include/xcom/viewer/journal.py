@@ -53,9 +53,12 @@ class View:
 
     def failed(self, error: BaseException) -> None:
         """Take an error for the outcome."""
-        cause = error.__cause__ or error
-        is_bare = isinstance(cause, HTTPException)
-        self.outcome = f"HTTP {cause.status_code}" if is_bare else type(cause).__name__  # type: ignore[attr-defined]
+        if isinstance(error, HTTPException) and error.__cause__ is None:
+            self.outcome = f"HTTP {error.status_code}"
+        else:
+            # An answer that has a cause is in the words of an error of ours.
+            cause = error.__cause__ if isinstance(error, HTTPException) else error
+            self.outcome = type(cause).__name__
 
     def write(self) -> None:
         """Write the line."""
