@@ -201,9 +201,10 @@ def test_health_checks_notice_that_the_database_is_away(local_stack: Stack) -> N
     """Each configured check, run as the engine runs it; a check that cannot fail says nothing."""
     services = ("api-server", "dag-processor", "scheduler", "triggerer")
     assert [name for name in (*services, "gcs", "postgres") if not local_stack.passes_check(name)] == []
-    # The emulator is up before its bucket, and PostgreSQL before it listens on the network.
+    # The emulator is up before its bucket, and PostgreSQL on its socket before it is on the network.
     assert not local_stack.passes_check("gcs", BUCKET="another")
     assert not local_stack.passes_check("postgres", PGPORT="5433")
+    assert local_stack.passes_check("postgres", PGHOST="/no/socket")
 
     try:
         local_stack.compose("stop", "postgres")
