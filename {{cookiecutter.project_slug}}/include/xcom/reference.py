@@ -187,12 +187,19 @@ def coordinates_of(uri: str) -> Coordinates | None:
     parts = uri.split("/")
     if len(parts) < 8:
         return None
-    dag_id, run_id, task_id, map_index, key = (
-        "" if part == "=" else unquote(part, errors="surrogatepass") for part in parts[-6:-1]
-    )
+    dag_id, run_id, task_id, map_index, key = map(_unquoted, parts[-6:-1])
     if not map_index.lstrip("-").isdigit():
         return None
     return Coordinates(dag_id, run_id, task_id, int(map_index), key)
+
+
+def _unquoted(segment: str) -> str:
+    if segment == "=":
+        return ""
+    try:
+        return unquote(segment, errors="surrogatepass")
+    except UnicodeDecodeError:  # Cut within a character.
+        return unquote(segment, errors="replace")
 
 
 def _is_hex(text: str) -> bool:

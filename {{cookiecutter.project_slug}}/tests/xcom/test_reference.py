@@ -121,6 +121,19 @@ def test_object_name_is_legal_and_tells_its_coordinates(ids: list[str], map_inde
         assert coordinates_of(f"gs://acme/{name}") == coordinates
 
 
+def test_coordinates_of_a_name_that_is_cut_within_a_character_are_read() -> None:
+    """Messages about such a payload name its XCom, as far as the name has it."""
+    uri = "gs://acme-xcom/" + object_name(
+        "xcom", Coordinates("ä" * 250, "run", "load", -1, "key"), "1", "bin"
+    )
+
+    where = coordinates_of(uri)
+
+    assert where is not None
+    assert where.dag_id.startswith("ä" * 20)
+    assert (where.run_id, where.task_id, where.map_index, where.key) == ("run", "load", -1, "key")
+
+
 @given(TEXTS, TEXTS)
 @example("a/b", "a_b")
 @example("a%2Fb", "a/b")
