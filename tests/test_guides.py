@@ -62,7 +62,7 @@ FOREIGN = {
     "cruft link": {"--no-input", "--extra-context"},
     "docker build": {"-f", "-t"},
     "docker compose exec": {"-T"},
-    "docker compose up": {"-d", "--build", "--wait", "--scale"},
+    "docker compose up": {"-d", "--build", "--wait", "--wait-timeout", "--scale"},
     "docker compose stop": set(),
     "docker compose down": {"--volumes"},
     "docker push": set(),
