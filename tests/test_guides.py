@@ -58,6 +58,7 @@ FOREIGN = {
     "astro dev start": set(),
     "astro dev parse": set(),
     "astro deploy": {"--dags"},
+    "astro config set": set(),
     "cruft check": set(),
     "cruft link": {"--no-input", "--extra-context"},
     "docker build": {"-f", "-t"},
