@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 from uuid import uuid4
@@ -16,7 +18,7 @@ import pytest
 from include.xcom.errors import PayloadCorruptError, PayloadExistsError, PayloadMissingError
 from include.xcom.reference import PayloadReference
 from include.xcom.settings import Settings
-from include.xcom.stores import DirectoryStore, Store, Stored, pieces
+from include.xcom.stores import DirectoryStore, Store, Stored, checksum, pieces
 
 # Read before the fixture that hides the machine's environment from tests.
 EMULATOR = os.environ.get("STORAGE_EMULATOR_HOST", "")
@@ -246,3 +248,17 @@ class TestGCSStore(StoreContract):
 
         with pytest.raises(PayloadCorruptError, match="has another CRC32C than what was written"):
             store.read(stored._replace(crc32c="00000000"), 0, 2)
+
+
+@pytest.mark.parametrize("is_numpy_loaded", [True, False])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_checksum_is_the_same_of_every_kind_of_bytes(
+    kind: Any, is_numpy_loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the standard's example, and of nothing; with numpy another way is taken."""
+    pytest.importorskip("numpy", reason="numpy is not installed")
+    if not is_numpy_loaded:
+        monkeypatch.delitem(sys.modules, "numpy")
+
+    assert checksum([kind(b"1234"), kind(b"56789")]) == "e3069283"
+    assert checksum([kind(b"")]) == "00000000"
