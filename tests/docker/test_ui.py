@@ -140,7 +140,7 @@ def test_download_of_the_flights_is_a_file_that_pandas_reads(
     browser: Browser, ui: str, run: Run, tmp_path: Path
 ) -> None:
     """A click on "Download" within Airflow's page saves the object under its own name."""
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    import pandas
     browser.save_to(tmp_path)
     _open_payload(browser, ui, run)
     browser.run(f"{FRAME}.querySelector('a[data-download]').click()")
