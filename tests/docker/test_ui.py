@@ -141,6 +141,7 @@ def test_download_of_the_flights_is_a_file_that_pandas_reads(
 ) -> None:
     """A click on "Download" within Airflow's page saves the object under its own name."""
     import pandas
+
     browser.save_to(tmp_path)
     _open_payload(browser, ui, run)
     browser.run(f"{FRAME}.querySelector('a[data-download]').click()")
