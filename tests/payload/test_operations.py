@@ -6,6 +6,7 @@ of its own.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -223,12 +224,15 @@ def test_sweep_that_is_interrupted_goes_on_where_it_was(
     for name in [kept, *(object_of("manual__gone", "map", number) for number in range(80))]:
         gcs_server.write(name, b"x")
 
-    def interrupt() -> None:
-        while bucket.count("DELETE") < 25:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+    delete, done = gcs.GCSStore.delete, itertools.count(1)
 
-    threading.Thread(target=interrupt, daemon=True).start()
+    def delete_and_interrupt(store: Any, uri: str, generation: str) -> bool:
+        was_there = delete(store, uri, generation)
+        if next(done) == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+        return was_there
+
+    monkeypatch.setattr(gcs.GCSStore, "delete", delete_and_interrupt)
     stopped = sweep_later("--delete")
     said = capsys.readouterr().err
     left = len(payloads_in(gcs_server))
