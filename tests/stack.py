@@ -284,7 +284,7 @@ class Run:
         """Return the facts of the reference that an XCom is."""
         value = self.xcom(task_id, key, map_index)
         assert isinstance(value, dict), f"{task_id} {key}: {value!r}"
-        assert value["__classname__"] == "include.xcom.reference.PayloadReference"
+        assert value["__classname__"] == "gcs_xcom.Payload"
         facts: dict[str, Any] = value["__data__"]
         return facts
 

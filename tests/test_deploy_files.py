@@ -132,7 +132,7 @@ def test_terraform_rule_is_the_one_that_lifecycle_sets(
 ) -> None:
     """`doctor` and `lifecycle show` recognise it, and both documents name the same age."""
     monkeypatch.syspath_prepend(str(REPOSITORY / TEMPLATE_FOLDER))
-    from include.xcom.cli.lifecycle import is_ours, with_age
+    from include.xcom.commands.lifecycle import is_ours, with_age
     from include.xcom.settings import Settings
 
     found = terraform(deployed)
@@ -180,7 +180,7 @@ def test_helm_values_are_of_the_charts_schema(deployed: Path) -> None:
 def test_helm_values_name_backend_bucket_and_account(deployed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings are those that the code knows; image and Airflow are of one version."""
     monkeypatch.syspath_prepend(str(REPOSITORY / TEMPLATE_FOLDER))
-    from include.xcom.cli.doctor import BACKEND
+    from include.xcom.commands.doctor import BACKEND
 
     values = yaml.safe_load((deployed / "helm/values.yaml").read_text())
     environment = {entry["name"]: entry["value"] for entry in values["env"]}

@@ -342,7 +342,7 @@ def test_settings_of_the_pages_exist(page: Path, monkeypatch: pytest.MonkeyPatch
             )
     for name in re.findall(r"gcs_xcom-([a-z_]+)=", text):
         assert name in ours, f"{page.name}: {name}"
-    api = (PROJECT / "include/xcom/cli/api.py").read_text()
+    api = (PROJECT / "include/xcom/commands/api.py").read_text()
     for name in re.findall(r"\bAIRFLOW_API_[A-Z]+\b", text):
         assert name in api, f"{page.name}: {name}"
 

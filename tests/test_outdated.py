@@ -129,7 +129,7 @@ def test_pins_that_are_written_twice_are_the_same(outdated: ModuleType) -> None:
     }
     (version,) = versions
 
-    emulator = REPOSITORY / outdated.PROJECT / "include/xcom/cli/emulator.py"
+    emulator = REPOSITORY / outdated.PROJECT / "include/xcom/commands/emulator.py"
     assert f"image: fsouza/fake-gcs-server:{version}\n" in emulator.read_text()
 
 

@@ -234,7 +234,7 @@ def test_stored_value_is_shown_readably(airflow: Airflow, run_id: str) -> None:
     row = airflow.rows()["records", -1, "return_value"]
     shown = airflow.xcom(run_id, "records", "?deserialize=true")
 
-    assert shown.startswith("include.xcom.reference.PayloadReference@version=1(")
+    assert shown.startswith("gcs_xcom.Payload@version=1(")
     assert f"uri='{row['__data__']['uri']}'" in shown
     assert f"bytes={row['__data__']['bytes']}" in shown
 

@@ -21,9 +21,9 @@ pytest.importorskip("airflow", reason="needs Airflow: pip install 'apache-airflo
 
 import fault_proxy as faults
 from fault_proxy import FaultProxy
-from include.xcom import gcs
 from include.xcom.errors import StoreUnavailableError
 from include.xcom.settings import Settings
+from include.xcom.stores import bucket as gcs
 
 CONNECTION = "AIRFLOW_CONN_GOOGLE_CLOUD_STORAGE_DEFAULT"
 ACCOUNT = "xcom@acme-project.iam.gserviceaccount.com"

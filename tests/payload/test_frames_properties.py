@@ -23,10 +23,10 @@ from polars.testing.parametric import dataframes
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(Path(__file__).parent)]
 
-from include.xcom.codecs.frames import frames_equal  # noqa: E402
-from include.xcom.codecs.pandas import PandasCodec  # noqa: E402
-from include.xcom.codecs.polars import PolarsCodec  # noqa: E402
-from include.xcom.codecs.pyarrow import ArrowCodec  # noqa: E402
+from include.xcom.codecs.frames.arrow_tables import ArrowCodec  # noqa: E402
+from include.xcom.codecs.frames.formats import frames_equal  # noqa: E402
+from include.xcom.codecs.frames.pandas_frames import PandasCodec  # noqa: E402
+from include.xcom.codecs.frames.polars_frames import PolarsCodec  # noqa: E402
 from include.xcom.errors import UnsupportedTypeError  # noqa: E402
 
 QUICK = settings(

@@ -79,7 +79,7 @@ def command(*words: str) -> int:
 
 def sweep_later(*words: str) -> int:
     """Sweep as it would two days from now: all that is there is old then."""
-    from include.xcom.cli import sweep
+    from include.xcom.commands import sweep
 
     with mock.patch.object(sweep, "time", SimpleNamespace(time=lambda: time.time() + 2 * 86_400)):
         return command("sweep", "--age-days", "1", *words)
@@ -123,7 +123,7 @@ def test_sweep_of_3000_objects_takes_pages_and_little_memory(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Memory is that of a page, whatever the bucket holds; runs without rows cost one question each."""
-    from include.xcom import gcs
+    from include.xcom.stores import bucket as gcs
 
     monkeypatch.setattr(gcs, "PAGE_OBJECTS", 200)
     live = new_run(airflow, [("load", -1)])
@@ -152,7 +152,7 @@ def test_sweep_of_3000_objects_takes_pages_and_little_memory(
 
 _MILLION = """
 import pathlib, re, resource, sys
-from include.xcom.cli.sweep import Sweep
+from include.xcom.commands.sweep import Sweep
 from include.xcom.stores import Listed
 
 class Store:
@@ -215,7 +215,7 @@ def test_sweep_that_is_interrupted_goes_on_where_it_was(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Ctrl-C ends it with the name to resume from; together both delete every orphan and nothing else."""
-    from include.xcom import gcs
+    from include.xcom.stores import bucket as gcs
 
     monkeypatch.setattr(gcs, "PAGE_OBJECTS", 20)
     live = new_run(airflow, [("load", -1)])
@@ -289,7 +289,7 @@ def test_sweep_keeps_what_gets_its_row_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The row is written between the first answer and the deletion."""
-    from include.xcom.cli.api import AirflowAPI
+    from include.xcom.commands.api import AirflowAPI
 
     run = new_run(airflow, [("load", -1)])
     name = object_of(run)
@@ -527,7 +527,7 @@ def examined(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[
 @pytest.fixture
 def cloud(resource: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The same bucket, with nothing that says emulator."""
-    from include.xcom import gcs
+    from include.xcom.stores import bucket as gcs
 
     monkeypatch.setattr(gcs, "ENDPOINT", os.environ["STORAGE_EMULATOR_HOST"])
     monkeypatch.delenv("STORAGE_EMULATOR_HOST")
@@ -541,7 +541,7 @@ def cloud(resource: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str
 @pytest.fixture
 def quick_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     """The import in a process of its own has its test in the project."""
-    from include.xcom.cli import doctor
+    from include.xcom.commands import doctor
 
     monkeypatch.setattr(doctor, "_backend", lambda project: iter(()))
 
@@ -741,7 +741,7 @@ def test_doctor_asks_for_a_bounded_part_of_a_crowded_prefix(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One list request for each folder, whether or not a Dag made it; and it says that there are more."""
-    from include.xcom.cli import doctor
+    from include.xcom.commands import doctor
 
     monkeypatch.setattr(doctor, "_FOLDERS_AT_MOST", 5)
     monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
@@ -774,7 +774,7 @@ def test_doctor_is_not_content_with_answers_that_are_wrong(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every step succeeds, and what it gives is not what was written: a problem, and no "ok" beside it."""
-    from include.xcom.gcs import GCSStore
+    from include.xcom.stores.bucket import GCSStore
 
     put = GCSStore.put
     monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
@@ -847,7 +847,7 @@ def test_doctor_old_package(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Versions are compared with the bounds of requirements.txt."""
-    from include.xcom.cli import doctor
+    from include.xcom.commands import doctor
 
     monkeypatch.setattr(doctor, "REQUIREMENTS", {"pyarrow": "9999.0", "no-such-package": "1.0"})
     command("doctor")
@@ -962,8 +962,8 @@ def test_every_fix_of_the_doctor_can_be_pasted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each warning and problem is one line and ends with one that a shell can read, with nothing left out."""
-    from include.xcom import gcs
-    from include.xcom.cli import doctor
+    from include.xcom.commands import doctor
+    from include.xcom.stores import bucket as gcs
 
     if status := environment.pop("acme", ""):
         resource |= {"status": int(status), "versioning": {"enabled": True}}
@@ -1003,7 +1003,7 @@ def test_fix_of_a_missing_right_names_the_account_that_lacks_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The credentials know it, for example from the key file; otherwise the shell asks for it."""
-    from include.xcom import credentials
+    from include.xcom.stores import credentials
 
     class OfTheTasks:
         token = "t"

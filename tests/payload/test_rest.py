@@ -111,9 +111,7 @@ def test_entry_holds_the_reference_as_the_page_prints_it(consumer: Consumer) -> 
         pytest.param("?stringify=true", lambda value, row: value == str(row), id="stringify-true"),
         pytest.param(
             "?deserialize=true",
-            lambda value, row: value.startswith(
-                "include.xcom.reference.PayloadReference@version=1(uri='gs://"
-            ),
+            lambda value, row: value.startswith("gcs_xcom.Payload@version=1(uri='gs://"),
             id="deserialize",
         ),
     ],

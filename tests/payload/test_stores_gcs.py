@@ -23,7 +23,7 @@ pytest.importorskip("airflow", reason="needs Airflow: pip install 'apache-airflo
 
 import fault_proxy as faults
 from fault_proxy import FaultProxy
-from include.xcom import gcs, payloads, stores
+from include.xcom import payloads, stores
 from include.xcom.errors import (
     PayloadCorruptError,
     PayloadError,
@@ -35,6 +35,7 @@ from include.xcom.errors import (
 from include.xcom.reference import PayloadReference
 from include.xcom.settings import Settings, load_settings
 from include.xcom.stores import Stored
+from include.xcom.stores import bucket as gcs
 
 PROJECT = Path(gcs.__file__).parents[2]
 
@@ -170,7 +171,9 @@ def test_put_with_a_passing_fault_stores_one_object(
     assert gcs_server.names() == [NAME]
     assert gcs_server.read(NAME) == body
     assert bytes(store.get(reference_to(stored))) == body
-    warnings = [record.getMessage() for record in caplog.records if record.name == "include.xcom.gcs"]
+    warnings = [
+        record.getMessage() for record in caplog.records if record.name == "include.xcom.stores.bucket"
+    ]
     assert len(warnings) == len(planned)
     assert re.search(rf"Could not store gs://.*{logged}.*trying again in [0-9.]+ s", warnings[-1])
 
@@ -245,7 +248,9 @@ def test_get_with_a_passing_fault_returns_the_value(
         payload = store.get(reference)
 
     assert bytes(payload) == BODY
-    warnings = [record.getMessage() for record in caplog.records if record.name == "include.xcom.gcs"]
+    warnings = [
+        record.getMessage() for record in caplog.records if record.name == "include.xcom.stores.bucket"
+    ]
     assert len(warnings) == len(planned)
     assert re.search(rf"Could not read gs://.*{logged}.*trying again in [0-9.]+ s", warnings[-1])
 

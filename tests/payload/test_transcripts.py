@@ -125,7 +125,7 @@ def seed(airflow: AirflowServer) -> None:
 def test_commands_print_what_the_page_says(page: str, seeded: None) -> None:
     """Line for line; a command that is not ours, or that nobody ran, cannot stand in such a block."""
     from include.xcom.__main__ import main
-    from include.xcom.cli import listing, sweep
+    from include.xcom.commands import listing, sweep
 
     printed, said = [], []
     for command, output in transcripts(page):

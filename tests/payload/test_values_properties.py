@@ -19,7 +19,7 @@ from include.xcom.codecs.base import Encoded  # noqa: E402
 from include.xcom.codecs.compression import compress  # noqa: E402
 from include.xcom.codecs.equality import difference  # noqa: E402
 from include.xcom.codecs.inline import Inline  # noqa: E402
-from include.xcom.codecs.plain import json_parts  # noqa: E402
+from include.xcom.codecs.plain_json import json_parts  # noqa: E402
 from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError  # noqa: E402
 from include.xcom.settings import Settings  # noqa: E402
 from strategies import PLAIN, VALUES  # noqa: E402

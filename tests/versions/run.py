@@ -34,6 +34,7 @@ import server  # noqa: E402
 from baking import bake, export  # noqa: E402
 
 PROJECT = REPOSITORY / "{{cookiecutter.project_slug}}"
+CORE_TESTS = Path(__file__).resolve().parents[1] / "core"
 DAGS = Path(__file__).resolve().parent / "dags"
 CACHE = REPOSITORY / ".cache" / "versions"
 DAG_ID = "versions_probe"
@@ -225,15 +226,30 @@ def project_requirements() -> list[str]:
 
 
 def run_tests(python: Path, work: Path, project: Path, outcome: Outcome) -> None:
-    """Run the tests of the generated project and count them."""
+    """Run the core tests against the generated project and count them."""
     results = work / "tests.xml"
     options = ["-q", "-p", "no:cacheprovider", f"--junitxml={results}", f"--basetemp={work / 'tmp'}"]
     # The doctor would rightly complain that these environments lack the Google provider.
-    options.append("--deselect=tests/xcom/test_cli.py::TestDoctor")
-    command = [python, "-m", "pytest", *options, "tests/xcom"]
+    options.append(f"--deselect={CORE_TESTS}/test_commands.py::TestDoctor")
+    command = [
+        python,
+        "-m",
+        "pytest",
+        *options,
+        f"--confcutdir={CORE_TESTS}",
+        f"--rootdir={CORE_TESTS}",
+        "-c",
+        os.devnull,
+        CORE_TESTS,
+    ]
     problem = ""
     try:
-        run(command, work / "tests.log", {"AIRFLOW_HOME": str(work / "airflow-tests")}, cwd=project)
+        run(
+            command,
+            work / "tests.log",
+            {"AIRFLOW_HOME": str(work / "airflow-tests"), "XCOM_PROJECT": str(project)},
+            cwd=project,
+        )
     except Failed as error:
         problem = str(error)
     if results.exists():

@@ -44,8 +44,8 @@ def xcom_maintenance():
     @task
     def sweep(params: dict) -> None:
         # Here, so that parsing this file imports nothing.
-        from include.xcom.cli.api import AirflowAPI, Login
-        from include.xcom.cli.sweep import run_sweep
+        from include.xcom.commands.api import AirflowAPI, Login
+        from include.xcom.commands.sweep import run_sweep
 
         log = logging.getLogger("xcom_maintenance")
         code = run_sweep(

@@ -34,8 +34,8 @@ except ModuleNotFoundError as error:
         "a 2.x. Update Airflow, or unset [core] xcom_backend (AIRFLOW__CORE__XCOM_BACKEND) here."
     ) from error
 
-from include.xcom import payloads
-from include.xcom.reference import Coordinates
+from .xcom import payloads
+from .xcom.reference import Coordinates
 
 __all__ = ["GCPBucketXComBackend"]
 

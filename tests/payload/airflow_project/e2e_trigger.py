@@ -21,7 +21,7 @@ class ReadingTrigger(BaseTrigger):
         return "e2e_trigger.ReadingTrigger", {"dag_id": self.ids["dag_id"], "run_id": self.ids["run_id"]}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from include.xcom.credentials import _connection_fields
+        from include.xcom.stores.credentials import _connection_fields
 
         # One by one, all at once: the triggerer of 3.3.2 never answers a request for all map indexes.
         records, *mapped = await asyncio.gather(

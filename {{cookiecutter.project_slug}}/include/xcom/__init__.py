@@ -33,8 +33,8 @@ def load_all(values: Any) -> list[Any]:
         return list(values)
     from airflow.sdk.execution_time.xcom import XCom
 
-    from include.xcom import payloads
-    from include.xcom_backend import GCPBucketXComBackend
+    from ..xcom_backend import GCPBucketXComBackend
+    from . import payloads
 
     if not issubclass(XCom, GCPBucketXComBackend):
         return list(values[:])  # The backend is off: Airflow has decoded the rows already.

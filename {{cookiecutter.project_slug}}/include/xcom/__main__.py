@@ -158,8 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Airflow logs to stdout, which belongs to the results.
     _log_to_stderr()
     _use_database()
-    from include.xcom.cli.api import AirflowAPIError
-    from include.xcom.errors import PayloadError
+    from .commands.api import AirflowAPIError
+    from .errors import PayloadError
 
     try:
         return int(globals()[f"_{given.command}"](given, described))
@@ -208,7 +208,7 @@ def _without_airflow(given: argparse.Namespace) -> int | None:
         return _emulator(project)
     if given.command != "doctor":
         return None
-    from include.xcom.cli.project import examine_project
+    from .commands.project import examine_project
 
     if given.fixes:
         for finding in examine_project(project):
@@ -218,7 +218,7 @@ def _without_airflow(given: argparse.Namespace) -> int | None:
 
 
 def _emulator(project: Path) -> int:
-    from include.xcom.cli.emulator import FILE, MergeError, add_emulator, merged
+    from .commands.emulator import FILE, MergeError, add_emulator, merged
 
     try:
         was_changed = add_emulator(project)
@@ -231,7 +231,7 @@ def _emulator(project: Path) -> int:
 
 
 def _doctor(given: argparse.Namespace, described: argparse.ArgumentParser | None) -> int:
-    from include.xcom.cli.doctor import examine
+    from .commands.doctor import examine
 
     findings = list(examine(given.project or Path.cwd(), given.api_url, given.api_user))
     problems = sum(finding.level == "problem" for finding in findings)
@@ -250,7 +250,7 @@ def _doctor(given: argparse.Namespace, described: argparse.ArgumentParser | None
 
 
 def _ls(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
-    from include.xcom.cli.listing import list_payloads
+    from .commands.listing import list_payloads
 
     api = None if given.no_api or given.run_id is None else _connect(given)
     for line in list_payloads(given.dag_id, given.run_id, api, is_json=given.json, warn=_warn):
@@ -259,7 +259,7 @@ def _ls(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
 
 
 def _show(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
-    from include.xcom.cli.listing import find_payload, show_payload
+    from .commands.listing import find_payload, show_payload
 
     row, reference = find_payload(_target(given, described), lambda: _connect(given))
     for line in show_payload(row, reference, lines=given.lines, is_json=given.json):
@@ -268,8 +268,8 @@ def _show(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
 
 
 def _fetch(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
-    from include.xcom.cli.listing import fetch_payload, find_payload
-    from include.xcom.cli.tables import size
+    from .commands.listing import fetch_payload, find_payload
+    from .commands.tables import size
 
     target = _target(given, described)
     if given.file.exists() and not given.force:
@@ -290,7 +290,7 @@ def _fetch(given: argparse.Namespace, described: argparse.ArgumentParser) -> int
 
 
 def _sweep(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
-    from include.xcom.cli.sweep import run_sweep
+    from .commands.sweep import run_sweep
 
     try:
         return run_sweep(
@@ -310,7 +310,7 @@ def _sweep(given: argparse.Namespace, described: argparse.ArgumentParser) -> int
 
 
 def _lifecycle(given: argparse.Namespace, described: argparse.ArgumentParser) -> int:
-    from include.xcom.cli.lifecycle import run_lifecycle
+    from .commands.lifecycle import run_lifecycle
 
     if (given.action == "set") != (given.age_days is not None):
         described.error("lifecycle set needs --age-days N, and lifecycle show takes none")
@@ -318,13 +318,13 @@ def _lifecycle(given: argparse.Namespace, described: argparse.ArgumentParser) ->
 
 
 def _connect(given: argparse.Namespace) -> Any:
-    from include.xcom.cli.api import AirflowAPI, Login
+    from .commands.api import AirflowAPI, Login
 
     return AirflowAPI(Login.find(given.api_url, given.api_user))
 
 
 def _target(given: argparse.Namespace, described: argparse.ArgumentParser) -> Any:
-    from include.xcom.cli.listing import uri_or_coordinates
+    from .commands.listing import uri_or_coordinates
 
     try:
         return uri_or_coordinates(given.target, given.map_index, given.key)

@@ -1,22 +1,26 @@
-"""What can go wrong between a task and its payload.
+"""Errors of the XCom backend.
 
 ::
 
     PayloadError
     ├── PayloadMissingError        the object that a row refers to is gone
     ├── PayloadExistsError         a create-only write found another object under its name
-    ├── PayloadCorruptError        size, checksum or format is not what was written
+    ├── PayloadCorruptError        size, checksum, or format is not what was written
     ├── PayloadTooLargeError       over [gcs_xcom] max_payload_bytes, encoded or decoded
-    ├── UnsupportedTypeError       no codec brings this value back unchanged (also a TypeError)
-    ├── ReferenceNotAllowedError   the row names an object outside this deployment, or is malformed
+    ├── UnsupportedTypeError       no codec stores this value (also a TypeError)
+    ├── ReferenceNotAllowedError   the row is malformed, or names an object outside this deployment
     ├── StoreUnavailableError      the store refused, or did not answer within timeout_seconds
-    └── SettingsError              [gcs_xcom] holds a value that cannot work (also a ValueError)
+    └── SettingsError              [gcs_xcom] has an invalid value (also a ValueError)
 
-Every message says what failed, where, and what to do next. The facts are attributes too
-(``error.uri``, ``error.path``, ...), so that code never has to parse text, and they survive pickling.
+Every message says what failed, where, and what to do next. Facts are attributes, so code never
+parses text, and they survive pickling. ``title`` and ``advice`` are class attributes: task logs, the
+viewer, the commands, and the reference page all show the same words.
 """
 
 from __future__ import annotations
+
+from copy import copy
+from typing import ClassVar, TypeVar
 
 __all__ = [
     "PayloadCorruptError",
@@ -30,53 +34,176 @@ __all__ = [
     "UnsupportedTypeError",
 ]
 
+_E = TypeVar("_E", bound="PayloadError")
+
 
 class PayloadError(Exception):
-    """Base of all errors of this package.
+    """Base class of all errors of this package.
 
     Args:
-        message: What a person reads; the only positional argument, as unpickling needs it.
-        facts: Become attributes, for example ``uri``, ``generation``, ``path``, ``setting``.
+        message: Text for people. The only positional argument, because unpickling passes just that.
+        uri: Object that the error is about.
+        generation: Generation of that object.
+
+    Attributes:
+        index: Position of the failing row, set by ``payloads.load_many``.
     """
 
-    def __init__(self, message: str, **facts: object) -> None:
-        super().__init__(message)
-        self.__dict__.update(facts)
+    title: ClassVar[str] = "XCom payload error"
+    advice: ClassVar[str] = ""
 
-    def __getattr__(self, name: str) -> object:
-        """Answer None for a fact that this error was raised without."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return None
+    def __init__(self, message: str, *, uri: str | None = None, generation: str | None = None) -> None:
+        super().__init__(message)
+        self.uri = uri
+        self.generation = generation
+        self.index: int | None = None
+
+    def reworded(self: _E, message: str) -> _E:
+        """Return a copy with another message and the same facts."""
+        error = copy(self)
+        error.args = (message,)
+        return error
 
 
 class PayloadMissingError(PayloadError):
     """The object is gone: a lifecycle rule, a purge, or a person deleted it."""
 
+    title = "XCom payload is gone"
+    advice = (
+        "A lifecycle rule, a purge, or a person deleted the object that the row points to. Clear the task that "
+        "wrote it to store it again, and keep the bucket's deletion age above the longest time between writing "
+        "and reading"
+    )
+
 
 class PayloadExistsError(PayloadError):
-    """Another payload already has this name; nothing was overwritten."""
+    """Another payload already has this name. Nothing was overwritten."""
+
+    title = "XCom payload already exists"
+    advice = "Names are unique for each try, so this is a replayed request or a bug. Clear the task"
 
 
 class PayloadCorruptError(PayloadError):
-    """The object's bytes are not those that were written."""
+    """The object's bytes are not the bytes that were written."""
+
+    title = "XCom payload is not what was written"
+    advice = (
+        "The object was altered after it was written, or another program wrote it. Nothing was decoded. Clear "
+        "the task that wrote it to store it again"
+    )
 
 
 class PayloadTooLargeError(PayloadError):
-    """The payload is over the limit of bytes; nothing was uploaded, or decoding stopped."""
+    """The payload is over the limit. Nothing was uploaded, or decoding stopped.
+
+    Args:
+        message: Text for people.
+        size: Bytes of the payload.
+        limit: Bytes allowed.
+        uri: Object that the error is about.
+        generation: Generation of that object.
+    """
+
+    title = "XCom payload is too large"
+    advice = (
+        "Raise [gcs_xcom] max_payload_bytes here to its value where the payload was written, or return less "
+        "from the task"
+    )
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        size: int | None = None,
+        limit: int | None = None,
+        uri: str | None = None,
+        generation: str | None = None,
+    ) -> None:
+        super().__init__(message, uri=uri, generation=generation)
+        self.size = size
+        self.limit = limit
 
 
 class UnsupportedTypeError(PayloadError, TypeError):
-    """No codec can bring the value back equal and of equal type; nothing was uploaded."""
+    """No codec stores the value so that it comes back equal and of equal type. Nothing was uploaded.
+
+    Args:
+        message: Text for people.
+        path: Place within the value in Python notation: ``"['price'][2]"``, ``".index"``, ``""`` for
+            the value itself.
+        type: Full name of the type at that place.
+        uri: Object that the error is about, when a stored payload cannot be read here.
+        generation: Generation of that object.
+    """
+
+    title = "XCom value has an unsupported type"
+    advice = "Add the missing package to requirements.txt of this deployment, then clear the task that reads the XCom"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "",
+        type: str | None = None,
+        uri: str | None = None,
+        generation: str | None = None,
+    ) -> None:
+        super().__init__(message, uri=uri, generation=generation)
+        self.path = path
+        self.type = type
 
 
 class ReferenceNotAllowedError(PayloadError):
-    """The row is not a reference that this deployment may follow; nothing was read or deleted."""
+    """The row is not a reference that this deployment may follow. Nothing was read or deleted."""
+
+    title = "XCom reference is not allowed"
+    advice = (
+        "Find out who wrote the row, then clear that task. If the place belongs to another deployment of yours, "
+        "add it to [gcs_xcom] read_uris"
+    )
 
 
 class StoreUnavailableError(PayloadError):
-    """The store cannot be used now: no permission, no bucket, no space, or no answer in time."""
+    """The store cannot be used: no permission, no bucket, no space, or no answer in time.
+
+    Args:
+        message: Text for people.
+        status: HTTP status of the last answer.
+        conn_id: Airflow connection whose credentials do not work.
+        uri: Object that the error is about.
+        generation: Generation of that object.
+    """
+
+    title = "XCom store is unavailable"
+    advice = (
+        "Check that the store can be reached from here, with the connection and permissions that tasks have"
+    )
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        conn_id: str | None = None,
+        uri: str | None = None,
+        generation: str | None = None,
+    ) -> None:
+        super().__init__(message, uri=uri, generation=generation)
+        self.status = status
+        self.conn_id = conn_id
 
 
 class SettingsError(PayloadError, ValueError):
-    """One or more settings of ``[gcs_xcom]`` are missing or malformed; all are named at once."""
+    """One or more settings of ``[gcs_xcom]`` are missing or invalid. The message names all of them.
+
+    Args:
+        message: Text for people.
+        problems: What is wrong, by the name of the setting.
+    """
+
+    title = "XCom backend is not configured"
+    advice = "Correct the settings; API server, scheduler, and workers need the same ones"
+
+    def __init__(self, message: str, *, problems: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.problems = problems or {}

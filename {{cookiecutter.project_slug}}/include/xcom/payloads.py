@@ -17,18 +17,18 @@ from uuid import uuid4
 
 from airflow.sdk.bases.xcom import BaseXCom
 
-from include.xcom import codecs, metrics
-from include.xcom.codecs.inline import Inline
-from include.xcom.errors import (
+from . import codecs, metrics
+from .codecs.inline import Inline
+from .errors import (
     PayloadCorruptError,
     PayloadError,
     PayloadMissingError,
     PayloadTooLargeError,
     UnsupportedTypeError,
 )
-from include.xcom.reference import Coordinates, PayloadReference, coordinates_of, object_name
-from include.xcom.settings import SECTION, load_settings
-from include.xcom.stores import Store, own_store, store_of
+from .reference import Coordinates, PayloadReference, coordinates_of, object_name
+from .settings import SECTION, load_settings
+from .stores import Store, own_store, store_of
 
 __all__ = ["load", "load_many", "purge", "rows_only", "store"]
 
@@ -203,7 +203,7 @@ def load_many(rows: Iterable[Any]) -> list[Any]:
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             if isinstance(error, PayloadError):
-                error.index = len(values)  # type: ignore[attr-defined]
+                error.index = len(values)
             raise
     return values
 
@@ -223,42 +223,23 @@ def purge(row: Any) -> None:
 
 
 def _refuse(error: UnsupportedTypeError, value: Any, coordinates: Coordinates) -> NoReturn:
-    path = f"value{error.path or ''}"
+    path = f"value{error.path}"
     kind = error.type or f"{type(value).__module__}.{type(value).__qualname__}"
     raise UnsupportedTypeError(
-        f"Cannot store {coordinates}: at {path}: {error.reason or error}. Nothing was uploaded. Codecs here: "
+        f"Cannot store {coordinates}: at {path}: {error}. Nothing was uploaded. Codecs here: "
         f"{', '.join(codecs.names())}. Pickle is off on purpose.",
         path=path,
         type=kind,
     ) from error
 
 
-_ADVICE = {
-    PayloadMissingError: "The metadata row still points to it; a lifecycle rule, a purge or a person deleted "
-    "the object. Clear that task to write it again, and keep the bucket's deletion age above the longest "
-    "time between writing and reading",
-    PayloadCorruptError: "The object was altered after it was written, or is not ours. Nothing was decoded "
-    "from it. Clear that task to write it again",
-    PayloadTooLargeError: f"Raise [{SECTION}] max_payload_bytes here to what it was where the payload was "
-    "written, or let the task return less",
-    UnsupportedTypeError: "Add the package to requirements.txt of this deployment, then clear the task that "
-    "reads",
-}
-
-
 def _explained(error: PayloadError, reference: PayloadReference) -> PayloadError:
     """Return the error of a store or codec with the words that a person needs."""
-    heads = {
-        PayloadMissingError: "XCom payload is gone",
-        PayloadCorruptError: "XCom payload is not what was written",
-        PayloadTooLargeError: "XCom payload is too large",
-        UnsupportedTypeError: "XCom payload cannot be made into its value here",
-    }
-    kind = type(error)
     where = coordinates_of(reference.uri)
     written = f", written as {where}" if where else ""
-    return kind(
-        f"{heads[kind]}: {reference.uri} (generation {reference.generation}, {reference.bytes} "
-        f"bytes{written}): {error}. {_ADVICE[kind]}.",
-        **{**error.__dict__, "uri": reference.uri, "generation": reference.generation},
+    explained = error.reworded(
+        f"{error.title}: {reference.uri} (generation {reference.generation}, {reference.bytes} "
+        f"bytes{written}): {error}. {error.advice}."
     )
+    explained.uri, explained.generation = reference.uri, reference.generation
+    return explained

@@ -1,7 +1,7 @@
 """The row that stands for a payload: what the database keeps, and what the UI shows.
 
 A row is a JSON object in the shape of Airflow's own serialised objects. The UI renders that shape
-as ``include.xcom.reference.PayloadReference@version=1(uri=gs://..., rows=336776, ...)``; the REST
+as ``gcs_xcom.Payload@version=1(uri=gs://..., rows=336776, ...)``; the REST
 API of Airflow 3.2 and later refuses it from users; and a task of a deployment whose backend is
 switched off gets an error from Airflow, never the object itself.
 """
@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from include.xcom.errors import ReferenceNotAllowedError
+from .errors import ReferenceNotAllowedError
 
 __all__ = ["CLASSNAME", "Coordinates", "PayloadReference", "coordinates_of", "object_name"]
 
-CLASSNAME = "include.xcom.reference.PayloadReference"
-"""Written into every row: it must never change, wherever the class may move."""
+CLASSNAME = "gcs_xcom.Payload"
+"""Written into every row. Names the format, not a class: rows outlive every refactoring."""
 VERSION = 1
 
 _FIELDS = {
@@ -80,7 +80,6 @@ class PayloadReference(NamedTuple):
             raise ReferenceNotAllowedError(
                 f"The XCom row is a payload reference of version {version}; this code reads up to version "
                 f"{VERSION}. It was written by a newer include/xcom: update this deployment's copy.",
-                version=version,
             )
         wrong = ["version"] if version != VERSION or type(version) is not int else []
         if type(data) is not dict or set(row) != {"__classname__", "__version__", "__data__"}:
@@ -96,25 +95,9 @@ class PayloadReference(NamedTuple):
                 f"The XCom row looks like a payload reference and is malformed ({', '.join(wrong)}). It was "
                 "written by something else than this backend, or changed by hand; nothing was read. Clear "
                 "the task that wrote it.",
-                fields=wrong,
             )
         summary = {key: value for key, value in data.items() if key not in _FIELDS}
         return cls(**{name: data[name] for name in _FIELDS}, summary=summary)
-
-    @staticmethod
-    def deserialize(data: object, version: int) -> None:
-        """Refuse to become a value: Airflow calls this where no backend followed the reference.
-
-        Raises:
-            ReferenceNotAllowedError: Always.
-        """
-        uri = data.get("uri") if isinstance(data, dict) else None
-        raise ReferenceNotAllowedError(
-            f"This XCom is a reference to a payload ({uri}), and nothing followed it. Either [core] "
-            "xcom_backend is not include.xcom_backend.GCPBucketXComBackend here, or somebody wrote a "
-            "reference into the middle of a value.",
-            uri=uri,
-        )
 
 
 class Coordinates(NamedTuple):

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from include.xcom.errors import SettingsError
+from .errors import SettingsError
 
 __all__ = ["BUCKET_VARIABLE", "SECTION", "Settings", "load_settings"]
 
@@ -65,7 +65,7 @@ class Settings:
         """Refuse values that cannot work, all of them in one error.
 
         Raises:
-            SettingsError: Its attribute ``settings`` lists the names.
+            SettingsError: Its attribute ``problems`` lists them.
         """
         problems = dict(_problems(self))
         if problems:
@@ -111,7 +111,7 @@ def load_settings() -> Settings:
     try:
         settings = Settings(**values)
     except SettingsError as error:
-        problems = {**(error.problems or {}), **problems}  # type: ignore[dict-item]
+        problems = {**error.problems, **problems}
     if problems:
         raise _settings_error(problems)
     return settings
@@ -256,7 +256,6 @@ def _settings_error(problems: dict[str, str]) -> SettingsError:
         "The XCom backend is not configured: " + ". ".join(lines) + ". Nothing was stored or read. "
         "Correct the value and start the task again.",
         problems=problems,
-        settings=sorted(problems),
     )
 
 

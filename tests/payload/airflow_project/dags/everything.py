@@ -70,7 +70,7 @@ def everything():
     async def asynchronous(ti=None):
         import asyncio
 
-        from include.xcom.credentials import _connection_fields
+        from include.xcom.stores.credentials import _connection_fields
 
         # More at once than the event loop has threads, in a process that has read no setting yet.
         found = await asyncio.gather(*(ti.axcom_pull(task_ids="records") for _ in range(40)))

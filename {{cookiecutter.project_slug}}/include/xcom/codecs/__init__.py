@@ -9,25 +9,25 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from include.xcom.codecs.base import Codec, Encoded
-from include.xcom.codecs.inline import Inline, airflow_row, survives_database
-from include.xcom.codecs.plain import JsonCodec, LegacyJsonCodec, json_parts
-from include.xcom.errors import PayloadCorruptError, UnsupportedTypeError
+from ..errors import PayloadCorruptError, UnsupportedTypeError
+from .base import Codec, Encoded
+from .inline import Inline, airflow_row, survives_database
+from .plain_json import JsonCodec, LegacyJsonCodec, json_parts
 
 if TYPE_CHECKING:
-    from include.xcom.codecs.tree import TreeCodec
-    from include.xcom.settings import Settings
+    from ..settings import Settings
+    from .tagged_json import TreeCodec
 
 __all__ = ["decode", "encode", "find", "names"]
 
 # name: (package of its types, module, class). Named as text, so that a module is imported only when
 # a type of that package turns up; which types exactly, the class says.
 _CODECS: dict[str, tuple[str, str, str]] = {
-    "bytes": ("builtins", "raw", "BytesCodec"),
-    "numpy": ("numpy", "array", "NumpyCodec"),
-    "pandas": ("pandas", "pandas", "PandasCodec"),
-    "polars": ("polars", "polars", "PolarsCodec"),
-    "pyarrow": ("pyarrow", "pyarrow", "ArrowCodec"),
+    "bytes": ("builtins", "raw_bytes", "BytesCodec"),
+    "npy": ("numpy", "numpy_arrays", "NumpyCodec"),
+    "pandas-frame": ("pandas", "frames.pandas_frames", "PandasCodec"),
+    "polars-frame": ("polars", "frames.polars_frames", "PolarsCodec"),
+    "arrow-table": ("pyarrow", "frames.arrow_tables", "ArrowCodec"),
 }
 _BY_PACKAGE = {package: name for name, (package, _, _) in _CODECS.items()}
 
@@ -81,7 +81,7 @@ def find(name: str, version: int = 1) -> Codec:
     Raises:
         PayloadCorruptError: There is none.
     """
-    found = _tree("parquet") if name == "tree" else _PLAIN_CODECS.get(name) or _codec(name)
+    found = _tree("parquet") if name == "tagged-json" else _PLAIN_CODECS.get(name) or _codec(name)
     if not 1 <= version <= found.version:
         raise PayloadCorruptError(
             f"codec {name!r} here reads versions 1 to {found.version}, the payload has version {version}: "
@@ -92,7 +92,7 @@ def find(name: str, version: int = 1) -> Codec:
 
 def names() -> list[str]:
     """Return the names of all codecs, for messages and documentation."""
-    return ["json", "tree", *_CODECS]
+    return ["json", "tagged-json", *_CODECS]
 
 
 def _codec_for(kind: type, frame_format: str) -> Codec | None:
@@ -110,13 +110,13 @@ def _codec(name: str, frame_format: str = "parquet") -> Codec:
             f"the payload was written by codec {name!r}; known here are {', '.join(names())}"
         )
     _, module, kind = _CODECS[name]
-    made = getattr(import_module(f"include.xcom.codecs.{module}"), kind)
-    codec: Codec = made(frame_format) if name in ("pandas", "polars", "pyarrow") else made()
+    made = getattr(import_module(f".{module}", __package__), kind)
+    codec: Codec = made(frame_format) if module.startswith("frames.") else made()
     return codec
 
 
 @cache
 def _tree(frame_format: str) -> TreeCodec:
-    from include.xcom.codecs.tree import TreeCodec  # Plain JSON, which most values are, needs none of it.
+    from .tagged_json import TreeCodec  # Plain JSON, which most values are, needs none of it.
 
     return TreeCodec(lambda kind: _codec_for(kind, frame_format), decode)

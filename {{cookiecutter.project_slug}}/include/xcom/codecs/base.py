@@ -15,15 +15,26 @@ the table in ``codecs/__init__.py``. The contract:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from include.xcom.viewer.pipe import PipedFile
-
-__all__ = ["Buffer", "Codec", "Encoded"]
+__all__ = ["Buffer", "Change", "Codec", "Encoded"]
 
 Buffer = bytes | bytearray | memoryview
 """Bytes in memory. A memoryview is C-contiguous with format ``B``."""
+
+
+class Change(NamedTuple):
+    """A part of a value that has no exact form and comes back as Airflow's default would return it.
+
+    Attributes:
+        path: Place within the value, as ``UnsupportedTypeError.path``.
+        before: Full name of the type that the task returned.
+        after: Full name of the type that a reader gets.
+    """
+
+    path: str
+    before: str
+    after: str
 
 
 class Encoded(NamedTuple):
@@ -40,6 +51,7 @@ class Encoded(NamedTuple):
         summary: A few words for people, shown in the UI beside the URI: ``{"rows": 336776,
             "columns": 19}``, ``{"shape": "365 x 3", "dtype": "float64"}``, ``{"items": 60000}``.
             Numbers and short strings only: it becomes part of the database row.
+        changes: Parts that do not come back exactly; empty for almost every value.
     """
 
     codec: str
@@ -49,6 +61,7 @@ class Encoded(NamedTuple):
     parts: list[Buffer]
     raw_bytes: int
     summary: dict[str, int | str]
+    changes: tuple[Change, ...] = ()
 
     @property
     def size(self) -> int:
@@ -71,8 +84,7 @@ class Codec(Protocol):
 
         Raises:
             UnsupportedTypeError: The value would not come back unchanged. Its attribute ``path``
-                says where within the value, in Python's notation (``"['price']"``, ``".index"``,
-                ``""`` for the value itself), and ``reason`` what is wrong there.
+                is the place within the value.
         """
 
     def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
@@ -88,24 +100,4 @@ class Codec(Protocol):
         Raises:
             PayloadCorruptError: The bytes are not of this format.
             PayloadTooLargeError: The payload expands beyond ``max_bytes``.
-        """
-
-    def summarize(self, file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
-        """Describe a payload for people, from as few of its bytes as will do; the payload viewer shows it.
-
-        Called in a process of its own whose memory is limited; nothing is built of what the payload
-        names. The viewer's modules are imported here and not by the module: tasks never need them.
-
-        Args:
-            file: The object. What is read of it comes from the store.
-            asked: ``row`` and ``column`` of a frame, ``index`` of an array, ``start`` of a list,
-                ``part`` of a bundle: what shall be shown. All may be missing.
-
-        Returns:
-            Text, numbers and lists that JSON can hold. ``kind`` names the macro of
-            ``viewer/templates/parts.html`` that shows the rest: ``frame``, ``array``, ``tree``, ``blob``.
-
-        Raises:
-            PayloadCorruptError: The bytes are not of this format.
-            PayloadTooLargeError: It is too large to look at.
         """

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from include.xcom.errors import PayloadCorruptError, UnsupportedTypeError
+from ..errors import PayloadCorruptError, UnsupportedTypeError
 
 __all__ = ["build", "class_name", "fields_of", "find_class", "has_equality", "serde", "undeclared"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from include.xcom.codecs.base import Buffer
-from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError
+from ..errors import PayloadCorruptError, PayloadTooLargeError
+from .base import Buffer
 
 __all__ = ["compress", "decompress", "decompressed"]
 

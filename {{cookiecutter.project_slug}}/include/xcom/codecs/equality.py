@@ -8,7 +8,7 @@ from datetime import datetime, time
 from decimal import Decimal
 from typing import Any
 
-from include.xcom.codecs.classes import fields_of, has_equality, serde, undeclared
+from .classes import fields_of, has_equality, serde, undeclared
 
 __all__ = ["canonical_text", "difference"]
 
@@ -92,7 +92,7 @@ def _same_leaf(one: Any, other: Any) -> bool:
             one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
         )
     if library in ("pandas", "polars", "pyarrow") and kind.__name__ in _FRAMES:
-        from include.xcom.codecs.frames import frames_equal
+        from .frames.formats import frames_equal
 
         return frames_equal(one, other) is None
     if not has_equality(kind):

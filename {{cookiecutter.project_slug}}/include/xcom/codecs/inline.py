@@ -11,8 +11,8 @@ import json
 import math
 from typing import Any, NamedTuple
 
-from include.xcom.codecs.classes import serde
-from include.xcom.codecs.equality import difference
+from .classes import serde
+from .equality import difference
 
 __all__ = ["Inline", "airflow_row", "survives_database"]
 

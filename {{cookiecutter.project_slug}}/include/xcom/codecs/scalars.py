@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from include.xcom.errors import PayloadCorruptError, UnsupportedTypeError
+from ..errors import PayloadCorruptError, UnsupportedTypeError
 
 __all__ = ["from_node", "to_node"]
 

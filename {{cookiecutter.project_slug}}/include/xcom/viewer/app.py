@@ -24,15 +24,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from include.xcom.errors import PayloadError, PayloadTooLargeError, ReferenceNotAllowedError
-from include.xcom.reference import Coordinates
-from include.xcom.viewer import blob, limits, pages, rows
-from include.xcom.viewer.inspector import ViewTimeoutError, inspect
-from include.xcom.viewer.journal import View
-from include.xcom.viewer.places import BusyError, Places
-from include.xcom.viewer.ranged import Held, Source, open_source
-from include.xcom.viewer.rows import Row
-from include.xcom.viewer.words import Trouble, trouble
+from ..errors import PayloadError, PayloadTooLargeError, ReferenceNotAllowedError
+from ..reference import Coordinates
+from . import blob, limits, pages, rows
+from .inspector import ViewTimeoutError, inspect
+from .journal import View
+from .places import BusyError, Places
+from .ranged import Held, Source, open_source
+from .rows import Row
+from .words import Trouble, trouble
 
 __all__ = ["make_app"]
 
@@ -321,7 +321,7 @@ def _image(request: Request, user: GetUserDep, key: str, part: str = "") -> Resp
     with View("xcom payload picture sent", user, ids, key, "sent") as view:
         _check(request, user, ids)
         row = _row(ids, key)
-        if row.reference is None or row.reference.codec not in ("bytes", "tree"):
+        if row.reference is None or row.reference.codec not in ("bytes", "tagged-json"):
             raise HTTPException(404, _NO_PICTURE)
         try:
             with _views.one():
@@ -341,8 +341,10 @@ def _picture(row: Row, ids: Ids, part: str, view: View) -> bytes:
     assert row.reference is not None
     source = _opened(row, ids, view)
     start, size = 0, source.size
-    if row.reference.codec == "tree":
-        shown = inspect(source, {"codec": "tree", "version": row.reference.codec_version, "part": part}).shown
+    if row.reference.codec == "tagged-json":
+        shown = inspect(
+            source, {"codec": "tagged-json", "version": row.reference.codec_version, "part": part}
+        ).shown
         if shown.get("kind") != "blob":
             raise HTTPException(404, _NO_PICTURE)
         start, size = shown.get("span", (0, -1))

@@ -6,10 +6,10 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from include.xcom.errors import PayloadCorruptError
-from include.xcom.viewer import limits
-from include.xcom.viewer.numbers import histogram, short
-from include.xcom.viewer.pipe import PipedFile
+from ..errors import PayloadCorruptError
+from . import limits
+from .numbers import histogram, short
+from .pipe import PipedFile
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.xcom.viewer import limits
-from include.xcom.viewer.pipe import PipedFile
+from . import limits
+from .pipe import PipedFile
 
 __all__ = ["describe", "image_type"]
 

@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import zipfile
-from typing import Any
+from typing import Any, NamedTuple
 
-from include.xcom import codecs
-from include.xcom.errors import PayloadCorruptError
-from include.xcom.viewer.pipe import PipedFile, Window
+from ..errors import PayloadCorruptError
+from .pipe import PipedFile, Window
 
-__all__ = ["describe", "members"]
+__all__ = ["Part", "codec_of", "members", "open_part"]
 
 _HEAD_BYTES = 30  # of a zip file's member
 _MEMBERS = 1000
-# What the files of the codecs are called; all codecs of frames describe them the same way.
-_CODECS = {"parquet": "pyarrow", "arrow": "pyarrow", "npy": "numpy", "json": "json"}
+# Codec that describes a part, by the extension of its name.
+_CODECS = {"parquet": "arrow-table", "arrow": "arrow-table", "npy": "npy", "json": "json"}
 
 
-def describe(file: PipedFile, asked: dict[str, Any]) -> dict[str, Any]:
-    """Describe one part, the skeleton if none is named, and list all; ``span`` is the part's start and size.
+class Part(NamedTuple):
+    """One part of a bundle, to be described on its own.
+
+    Attributes:
+        name: Of the part.
+        window: Its bytes.
+        facts: ``part``, ``span`` (its start and size), and ``parts``, all of them by name and size.
+    """
+
+    name: str
+    window: Window
+    facts: dict[str, Any]
+
+
+def open_part(file: PipedFile, name: str | None) -> Part:
+    """Find one part, the skeleton if none is named.
 
     Raises:
         PayloadCorruptError: It is no bundle, or there is no such part.
     """
     parts = members(file)
-    chosen = asked.get("part") or "value.json"
-    if chosen not in parts:
+    name = name or "value.json"
+    if name not in parts:
         raise PayloadCorruptError(f"it has no part of that name; there are {', '.join(list(parts)[:20])}")
-    codec = codecs.find(_CODECS.get(chosen.partition(".")[2], "bytes"))
-    return {
-        **codec.summarize(Window(file, *parts[chosen]), asked),
-        "part": chosen,
-        "span": list(parts[chosen]),
-        "parts": [{"name": name, "bytes": size} for name, (_, size) in parts.items()],
+    facts = {
+        "part": name,
+        "span": list(parts[name]),
+        "parts": [{"name": part, "bytes": size} for part, (_, size) in parts.items()],
     }
+    return Part(name, Window(file, *parts[name]), facts)
+
+
+def codec_of(name: str) -> str:
+    """Return the codec of a part, by its extension."""
+    return _CODECS.get(name.partition(".")[2], "bytes")
 
 
 def members(file: PipedFile) -> dict[str, tuple[int, int]]:

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from include.xcom import codecs
-from include.xcom.errors import PayloadError, PayloadTooLargeError
-from include.xcom.viewer.limits import LIBRARY_BYTES, MEMORY_BYTES, VIEW_SECONDS
-from include.xcom.viewer.pipe import PipedFile, asking
+from ..errors import PayloadError, PayloadTooLargeError
+from .describe import describe
+from .limits import LIBRARY_BYTES, MEMORY_BYTES, VIEW_SECONDS
+from .pipe import PipedFile, asking
 
-__all__ = ["describe", "main"]
+__all__ = ["main"]
 
 
 def main() -> None:
@@ -55,15 +55,6 @@ def main() -> None:
     # Escaped, a letter that is not English would take six bytes; a lone surrogate cannot do without.
     questions.write(json.dumps(reply, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
     questions.flush()
-
-
-def describe(file: PipedFile, question: dict[str, Any]) -> dict[str, Any]:
-    """Describe a payload as its codec does.
-
-    Raises:
-        PayloadError: It is not of its format, or too large to look at.
-    """
-    return codecs.find(question["codec"], question.get("version", 1)).summarize(file, question)
 
 
 def _hide_pandas() -> None:

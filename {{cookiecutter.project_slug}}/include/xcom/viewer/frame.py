@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from include.xcom.codecs.frame_reader import leaf_count
-from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError
-from include.xcom.viewer import limits
-from include.xcom.viewer.numbers import histogram, short
-from include.xcom.viewer.pipe import PipedFile
+from ..codecs.frames.reading import leaf_count
+from ..errors import PayloadCorruptError, PayloadTooLargeError
+from . import limits
+from .numbers import histogram, short
+from .pipe import PipedFile
 
 if TYPE_CHECKING:
     import pyarrow as pa

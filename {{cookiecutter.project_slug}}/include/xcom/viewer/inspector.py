@@ -16,9 +16,9 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from include.xcom.errors import PayloadError, PayloadTooLargeError, UnsupportedTypeError
-from include.xcom.viewer import limits
-from include.xcom.viewer.ranged import Source
+from ..errors import PayloadError, PayloadTooLargeError, UnsupportedTypeError
+from . import limits
+from .ranged import Source
 
 __all__ = ["NotShownError", "ViewTimeoutError", "Viewed", "inspect"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from starlette.exceptions import HTTPException
 
-from include.xcom.viewer.ranged import Tally
+from .ranged import Tally
 
 if TYPE_CHECKING:
-    from include.xcom.viewer.app import Ids
+    from .app import Ids
 
 __all__ = ["View"]
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from include.xcom.viewer import charts, limits
-from include.xcom.viewer.rows import Listing, Row
-from include.xcom.viewer.words import Trouble
+from . import charts, limits
+from .rows import Listing, Row
+from .words import Trouble
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from include.xcom.viewer.app import Ids
+    from .app import Ids
 
 __all__ = ["Page", "instance", "message", "run"]
 
@@ -99,7 +99,7 @@ _HEADS = (
 
 def run(*, root: str, ids: Ids, listing: Listing, sort: str) -> Page:
     """Return the page of a Dag run."""
-    from include.xcom.viewer.app import Ids
+    from .app import Ids
 
     sort = sort if sort in _ORDERS else "stored"
     ordered = sorted(listing.rows, key=_ORDERS[sort][1])

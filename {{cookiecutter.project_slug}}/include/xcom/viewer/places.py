@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore, Lock
 
-from include.xcom.viewer import limits
+from . import limits
 
 __all__ = ["BusyError", "Places"]
 

@@ -12,14 +12,14 @@ from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
-from include.xcom.errors import PayloadCorruptError, ReferenceNotAllowedError
-from include.xcom.reference import Coordinates, object_name
-from include.xcom.settings import load_settings
-from include.xcom.stores import DirectoryStore, Store, Stored, checksum, pieces, store_of
-from include.xcom.viewer import limits
+from ..errors import PayloadCorruptError, ReferenceNotAllowedError
+from ..reference import Coordinates, object_name
+from ..settings import load_settings
+from ..stores import DirectoryStore, Store, Stored, checksum, pieces, store_of
+from . import limits
 
 if TYPE_CHECKING:
-    from include.xcom.reference import PayloadReference
+    from ..reference import PayloadReference
 
 __all__ = ["Held", "Source", "Tally", "open_source"]
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from include.xcom.errors import ReferenceNotAllowedError
-from include.xcom.reference import CLASSNAME, PayloadReference
-from include.xcom.viewer import limits
+from ..errors import ReferenceNotAllowedError
+from ..reference import CLASSNAME, PayloadReference
+from . import limits
 
 __all__ = ["Listing", "Row", "of_instance", "of_run", "with_text"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from include.xcom.codecs.compression import decompress
-from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError
-from include.xcom.viewer import limits
-from include.xcom.viewer.pipe import PipedFile
+from ..codecs.compression import decompress
+from ..errors import PayloadCorruptError, PayloadTooLargeError
+from . import limits
+from .pipe import PipedFile
 
 __all__ = ["describe"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from include.xcom.errors import (
+from ..errors import (
     PayloadCorruptError,
     PayloadError,
     PayloadMissingError,
@@ -14,8 +14,8 @@ from include.xcom.errors import (
     StoreUnavailableError,
     UnsupportedTypeError,
 )
-from include.xcom.settings import SECTION
-from include.xcom.viewer.inspector import NotShownError
+from ..settings import SECTION
+from .inspector import NotShownError
 
 __all__ = ["Trouble", "trouble"]
 

@@ -1,0 +1,263 @@
+"""What every store promises, asked of a directory always and of Cloud Storage where an emulator runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import pytest
+from include.xcom.errors import PayloadCorruptError, PayloadExistsError, PayloadMissingError
+from include.xcom.reference import PayloadReference
+from include.xcom.settings import Settings
+from include.xcom.stores import DirectoryStore, Store, Stored, checksum, pieces
+
+# Read before the fixture that hides the machine's environment from tests.
+EMULATOR = os.environ.get("STORAGE_EMULATOR_HOST", "")
+
+
+def reference_to(stored: Stored) -> PayloadReference:
+    """Return a reference as the backend makes it."""
+    return PayloadReference(
+        uri=stored.uri,
+        type="bytes",
+        bytes=stored.size,
+        raw_bytes=stored.size,
+        codec="raw",
+        codec_version=1,
+        crc32c=stored.crc32c,
+        generation=stored.generation,
+    )
+
+
+class StoreContract:
+    """Tests of any store; a subclass gives the fixture ``store``, empty."""
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            pytest.param([b"abc"], id="one-part"),
+            pytest.param([b"ab", bytearray(b"cd"), memoryview(b"xefx")[1:3]], id="parts-of-each-kind"),
+            pytest.param([], id="no-parts"),
+            pytest.param([b"", b""], id="empty-parts"),
+            pytest.param([bytes(range(256)) * 12_000], id="three-megabytes"),
+        ],
+    )
+    def test_get_what_was_put_is_the_same_bytes(self, store: Store, parts: list[bytes]) -> None:
+        """All parts come back as one, in memory that the reader may write to."""
+        stored = store.put("xcom/a", parts)
+        payload = store.get(reference_to(stored))
+
+        assert bytes(payload) == b"".join(parts)
+        assert stored.size == len(payload)
+        assert not payload.readonly
+
+    def test_put_known_bytes_reports_their_checksum(self, store: Store) -> None:
+        """CRC32C, of the standard's example."""
+        stored = store.put("xcom/a", [b"12345", b"6789"])
+
+        assert (stored.size, stored.crc32c) == (9, "e3069283")
+        assert stored.generation.isdigit()
+        assert stored.uri.endswith("/xcom/a")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "a%2Fb",
+            "%2E%2E/x",
+            "a+b c:d@e,f=g",
+            "scheduled__2026-11-20T00:00:00+00:00",
+            "é/ü",
+            "x?y#z&a=b",
+            "%00",
+        ],
+    )
+    def test_put_awkward_name_is_kept_apart(self, store: Store, name: str) -> None:
+        """Names are data: nothing in them is decoded, joined or cut."""
+        stored = store.put(f"xcom/{name}", [b"this"])
+        store.put(f"xcom/{name}.other", [b"that"])
+
+        assert bytes(store.get(reference_to(stored))) == b"this"
+        assert stored.uri.endswith(f"/xcom/{name}")
+
+    def test_put_name_that_is_taken_is_refused(self, store: Store) -> None:
+        """The first object stays as it was."""
+        stored = store.put("xcom/a", [b"first"])
+
+        with pytest.raises(PayloadExistsError, match=r"/xcom/a exists already and was not overwritten"):
+            store.put("xcom/a", [b"second"])
+
+        assert bytes(store.get(reference_to(stored))) == b"first"
+
+    def test_put_same_bytes_again_is_refused_too(self, store: Store) -> None:
+        """Only a try that was repeated may find its own object; a second put may not."""
+        store.put("xcom/a", [b"first"])
+
+        with pytest.raises(PayloadExistsError, match="was not overwritten"):
+            store.put("xcom/a", [b"first"])
+
+    def test_put_race_for_one_name_has_one_winner(self, store: Store) -> None:
+        """Eight writers: one object, the winner's bytes, seven errors."""
+        barrier = Barrier(8)
+
+        def put(number: int) -> Stored | None:
+            barrier.wait()
+            try:
+                return store.put("xcom/a", [bytes([number]) * 100_000])
+            except PayloadExistsError:
+                return None
+
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(put, range(8)))
+
+        winners = [number for number, stored in enumerate(outcomes) if stored]
+        assert len(winners) == 1
+        stored = outcomes[winners[0]]
+        assert stored is not None
+        assert bytes(store.get(reference_to(stored))) == bytes(winners) * 100_000
+
+    def test_get_object_that_is_gone_says_so(self, store: Store) -> None:
+        """A missing payload is an error of its own kind."""
+        stored = store.put("xcom/a", [b"abc"])
+        store.delete(stored.uri, stored.generation)
+
+        with pytest.raises(PayloadMissingError, match="there is no such file|no such object or generation"):
+            store.get(reference_to(stored))
+
+    def test_get_other_size_is_corrupt(self, store: Store) -> None:
+        """The size is compared before anything is read."""
+        stored = store.put("xcom/a", [b"abc"])
+
+        with pytest.raises(PayloadCorruptError, match="is 3 bytes long, and 4 were written"):
+            store.get(reference_to(stored)._replace(bytes=4))
+
+    def test_get_other_checksum_is_corrupt(self, store: Store) -> None:
+        """Bytes of the right number are not enough."""
+        stored = store.put("xcom/a", [b"abc"])
+
+        with pytest.raises(PayloadCorruptError, match="has another CRC32C than what was written"):
+            store.get(reference_to(stored)._replace(crc32c="00000000"))
+
+    def test_read_ranges_are_the_bytes_there(self, store: Store) -> None:
+        """Beyond the end there is nothing; all pieces together are the object."""
+        body = bytes(range(256)) * 40_000
+        stored = store.put("xcom/a", [body])
+
+        assert store.read(stored, 0, 4) == b"\0\1\2\3"
+        assert store.read(stored, 1_000_000, 1_000_300) == body[1_000_000:1_000_300]
+        assert store.read(stored, len(body) - 2, len(body) + 99) == b"\xfe\xff"
+        assert store.read(stored, len(body), len(body) + 99) == b""
+        assert [len(piece) for piece in pieces(store, stored)] == [2**22, 2**22, len(body) - 2**23]
+        assert b"".join(pieces(store, stored)) == body
+        assert b"".join(pieces(store, store.put("xcom/empty", []))) == b""
+
+    def test_read_object_that_is_gone_says_so(self, store: Store) -> None:
+        """Also where it has no byte to ask for."""
+        for body in (b"abc", b""):
+            stored = store.put("xcom/a", [body])
+            store.delete(stored.uri, stored.generation)
+
+            with pytest.raises(PayloadMissingError, match="no such (file|object)"):
+                list(pieces(store, stored))
+
+    def test_read_object_of_another_size_is_corrupt(self, store: Store) -> None:
+        """Longer or shorter than what was written, also where the range itself is there."""
+        stored = store.put("xcom/a", [b"abcdef"])
+
+        for size in (5, 9):
+            with pytest.raises(PayloadCorruptError, match=f"is 6 bytes long, and {size} were written"):
+                store.read(stored._replace(size=size), 0, 3)
+
+    def test_delete_removes_one_object_once(self, store: Store) -> None:
+        """Its neighbours stay, and a second delete says that there was nothing."""
+        stored = store.put("xcom/dag/a", [b"abc"])
+        other = store.put("xcom/dag/b", [b"def"])
+
+        assert store.delete(stored.uri, stored.generation) is True
+        assert store.delete(stored.uri, stored.generation) is False
+        assert bytes(store.get(reference_to(other))) == b"def"
+
+    def test_describe_tells_what_put_told(self, store: Store) -> None:
+        """Size, checksum and generation, without the bytes."""
+        stored = store.put("xcom/a", [b"abc"])
+
+        assert store.describe(stored.uri) == stored
+
+    def test_describe_object_that_is_gone_says_so(self, store: Store) -> None:
+        """As for a read."""
+        stored = store.put("xcom/a", [b"abc"])
+        store.delete(stored.uri, stored.generation)
+
+        with pytest.raises(PayloadMissingError, match="no such"):
+            store.describe(stored.uri)
+
+
+class TestDirectoryStore(StoreContract):
+    """A directory, as demonstrations use it."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        """An empty directory."""
+        (tmp_path / "bucket").mkdir()
+        return DirectoryStore((tmp_path / "bucket").as_uri())
+
+
+class TestGCSStore(StoreContract):
+    """A bucket of the emulator that ``docker compose up`` starts."""
+
+    @pytest.fixture
+    def store(self, monkeypatch: pytest.MonkeyPatch) -> Store:
+        """A fresh bucket."""
+        from include.xcom.stores.bucket import GCSStore
+
+        url = EMULATOR if "://" in EMULATOR else f"http://{EMULATOR}"
+        if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+            pytest.skip(
+                "STORAGE_EMULATOR_HOST names no emulator on this machine, such as http://localhost:4443"
+            )
+        bucket = f"test-{uuid4().hex[:12]}"
+        request = Request(f"{url}/storage/v1/b", json.dumps({"name": bucket}).encode())
+        request.add_header("content-type", "application/json")
+        try:
+            urlopen(request, timeout=5).close()
+        except OSError as error:
+            pytest.skip(f"no emulator answers at STORAGE_EMULATOR_HOST = {EMULATOR}: {error}")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        return GCSStore(bucket, Settings(bucket=bucket, timeout_seconds=10))
+
+    def test_read_is_of_one_generation(self, store: Store) -> None:
+        """An object that was replaced is gone for whoever has the old reference."""
+        old = store.put("xcom/a", [b"first"])
+        store.delete(old.uri, old.generation)
+        store.put("xcom/a", [b"again"])
+
+        with pytest.raises(PayloadMissingError, match="no such object or generation"):
+            store.read(old, 0, 2)
+
+    def test_read_compares_the_checksum_that_the_server_states(self, store: Store) -> None:
+        """A range tells of bytes that were not read."""
+        stored = store.put("xcom/a", [b"abcdef"])
+
+        with pytest.raises(PayloadCorruptError, match="has another CRC32C than what was written"):
+            store.read(stored._replace(crc32c="00000000"), 0, 2)
+
+
+@pytest.mark.parametrize("is_numpy_loaded", [True, False])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_checksum_is_the_same_of_every_kind_of_bytes(
+    kind: Any, is_numpy_loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the standard's example, and of nothing; with numpy another way is taken."""
+    pytest.importorskip("numpy", reason="numpy is not installed")
+    if not is_numpy_loaded:
+        monkeypatch.delitem(sys.modules, "numpy")
+
+    assert checksum([kind(b"1234"), kind(b"56789")]) == "e3069283"
+    assert checksum([kind(b"")]) == "00000000"

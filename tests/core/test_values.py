@@ -1,0 +1,331 @@
+"""What comes back from an XCom is what went in, or is refused when it is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import example_values as values
+import numpy as np
+import pytest
+from include.xcom import codecs, payloads, settings
+from include.xcom.codecs.equality import difference
+from include.xcom.codecs.inline import Inline
+from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
+from include.xcom.reference import Coordinates, PayloadReference
+
+HERE = Coordinates("sales", "manual__1", "load", -1, "return_value")
+
+
+@pytest.fixture(autouse=True)
+def _permitted(monkeypatch: pytest.MonkeyPatch) -> Any:
+    from include.xcom.codecs import classes
+
+    monkeypatch.setenv("AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES", "airflow.* example_values.*")
+    classes._allow_lists.cache_clear()
+    yield
+    classes._allow_lists.cache_clear()
+
+
+def through_database(row: Any) -> Any:
+    """Return a row as the database gives it back."""
+    return json.loads(json.dumps(row))
+
+
+@pytest.mark.parametrize("threshold_bytes", [0, 48 * 1024], ids=["above", "below"])
+@pytest.mark.parametrize("value", values.ALL.values(), ids=values.ALL.keys())
+def test_value_comes_back_equal_and_of_equal_type(
+    value: Any, threshold_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both sides of the threshold, at every depth."""
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__THRESHOLD_BYTES", str(threshold_bytes))
+
+    back = payloads.load(through_database(payloads.store(value, HERE)))
+
+    assert difference(value, back) is None
+
+
+@pytest.mark.parametrize("value", values.INLINE.values(), ids=values.INLINE.keys())
+def test_small_plain_value_stays_as_airflow_writes_it(value: Any, payload_folder: Path) -> None:
+    """Nothing is stored, and the row is what it would be without the backend."""
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    try:
+        as_airflow = BaseXCom.serialize_value(value)
+    except TypeError:
+        pytest.skip("the serialisers of this Airflow do not know the type yet")
+
+    row = payloads.store(value, HERE)
+
+    assert row == as_airflow
+    assert list(payload_folder.rglob("*.*")) == []
+
+
+@pytest.mark.parametrize("value", values.STORED.values(), ids=values.STORED.keys())
+def test_value_that_the_database_would_change_is_stored_at_any_size(value: Any) -> None:
+    """The row is a reference."""
+    row = payloads.store(value, HERE)
+
+    assert PayloadReference.from_row(row) is not None
+
+
+@pytest.mark.parametrize("value", values.ALL.values(), ids=values.ALL.keys())
+def test_encoding_twice_gives_the_same_bytes(value: Any) -> None:
+    """A retry writes what the first try wrote."""
+    chosen = settings.Settings(bucket="file:///unused", threshold_bytes=0)
+    first, second = codecs.encode(value, chosen), codecs.encode(value, chosen)
+
+    assert not isinstance(first, Inline)
+    assert not isinstance(second, Inline)
+    assert [bytes(part) for part in first.parts] == [bytes(part) for part in second.parts]
+
+
+def test_sets_are_written_alike_in_every_process() -> None:
+    """The order of a set's members follows the process's hash seed; the payload must not."""
+    code = (
+        "from include.xcom import codecs, settings\n"
+        "made = codecs.encode({'a', 'b', 'c', 'd'}, settings.Settings('file:///x', threshold_bytes=0))\n"
+        "print(b''.join(bytes(part) for part in made.parts).hex())"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()[-1]
+        for seed in ("1", "2")
+    }
+
+    assert len(outputs) == 1
+
+
+class Local:
+    """Cannot be made again by anything."""
+
+
+def _cycle() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+class Text(str):
+    """A subclass that plain JSON would flatten."""
+
+
+REFUSED: dict[str, tuple[Any, str, str]] = {
+    "generator": ((n for n in ()), "value", "return list"),
+    "generator-nested": ({"a": [0, {"b": iter(())}]}, r"value\['a'\]\[1\]\['b'\]", "no codec"),
+    "object": (object(), "value", "builtins.object"),
+    "function": ([len], r"value\[0\]", "no codec for builtins.builtin_function_or_method"),
+    "class-without-fields": ({"a": (Local(),)}, r"value\['a'\]\[0\]", "no codec for .*Local"),
+    "str-subclass": (Text("a"), "value", "Text"),
+    "memoryview": (memoryview(b"a"), "value", "return bytes"),
+    "path": (Path("/tmp/x"), "value", "str\\(path\\)"),
+    "cycle": (_cycle(), "value", "contains itself"),
+    "too-deep": (values.nested(5000, lambda value: [value]), "value", "nested too deep"),
+    "object-array": (np.array([object()]), r"value\.dtype", "Python objects"),
+    "object-array-nested": ([{"a": np.array(["x", None])}], r"value\[0\]\['a'\]\.dtype", "Python objects"),
+    "masked-array": (np.ma.masked_array([1], [True]), "value", "MaskedArray"),
+    "lossy-dataclass": ([values.Lossy("a")], r"value\[0\]\.name", "would not come back unchanged"),
+    "defaultdict-lambda": ({"a": defaultdict(lambda: 1)}, r"value\['a'\]", "factory"),
+    "pydantic-lossy": ([values.Renamed(name="a")], r"value\[0\]\.name", "would not come back unchanged"),
+    "pydantic-private": (values.Renamed.counted(), r"value\._count", "would not come back unchanged"),
+    "dataclass-undeclared": (values.marked_trip(), r"value\.mark", "would not come back unchanged"),
+    "exception": (ValueError("x"), "value", "builtins.ValueError"),
+    "in-set": ({1, Local()}, r"value\{\.\.\.\}", "no codec"),
+    "as-key": ({Local(): 1}, r"value\[<.*Local object.*\]", "no codec"),
+    "field": (values.Leg(Local(), None), r"value\.origin", "no codec"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("threshold_bytes", [0, 48 * 1024], ids=["above", "below"])
+@pytest.mark.parametrize(("value", "path", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_value_that_cannot_come_back_is_refused_when_stored(
+    value: Any,
+    path: str,
+    reason: str,
+    threshold_bytes: int,
+    payload_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error names the XCom, the place within the value, and the way out; nothing is left."""
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__THRESHOLD_BYTES", str(threshold_bytes))
+    words = rf'XCom "return_value" of sales\.load \(run .* at {path}: .*{reason}.*Nothing was uploaded'
+
+    with pytest.raises(UnsupportedTypeError, match=words) as caught:
+        payloads.store(value, HERE)
+
+    assert isinstance(caught.value, TypeError)
+    assert list(payload_folder.iterdir()) == []
+
+
+def test_class_that_airflow_does_not_permit_is_refused_with_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise the task would succeed, and every reader fail."""
+    from include.xcom.codecs import classes
+
+    monkeypatch.setenv("AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES", "airflow.*")
+    classes._allow_lists.cache_clear()
+
+    with pytest.raises(UnsupportedTypeError, match=r"xcom\.values\.Color is not permitted.*ALLOWED_DES"):
+        payloads.store({"color": values.Color.RED}, HERE)
+
+
+def test_class_that_is_not_permitted_any_more_is_not_imported(
+    payload_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is asked again when reading: a payload alone decides nothing."""
+    from include.xcom.codecs import classes
+
+    row = payloads.store(values.Color.RED, HERE)
+    monkeypatch.setenv("AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES", "airflow.*")
+    classes._allow_lists.cache_clear()
+
+    with pytest.raises(PayloadCorruptError, match="example_values.Color, which .* does not permit"):
+        payloads.load(row)
+
+
+@pytest.mark.parametrize(
+    "skeleton",
+    [
+        '{"$enum": ["airflow.configuration.AirflowConfigParser", 1]}',
+        '{"$object": ["airflow.configuration.conf", {}]}',
+        '{"$namedtuple": ["airflow.sdk.bases.xcom.BaseXCom", []]}',
+        '{"$nosuch": 1}',
+        '{"$part": ["missing", "bytes", 1, "bytes"]}',
+        '{"$int": "ten"}',
+        '{"$datetime": []}',
+        '{"$set": [[1]]}',
+        '{"$numpy": ["O", "AAAAAAAAAAA=", ""]}',
+        '{"$serde": {"__classname__": "os.system", "__version__": 1, "__data__": "true"}}',
+        "[1",
+    ],
+)
+def test_payload_that_was_written_by_hand_builds_nothing(skeleton: str) -> None:
+    """A skeleton can name only what its tag allows; all else is an error of ours."""
+    from include.xcom.codecs.compression import compress
+
+    payload = memoryview(bytearray(compress([skeleton.encode()])[0]))
+
+    with pytest.raises(PayloadCorruptError):
+        codecs.decode(payload, "tree", 1, "dict", 10**6)
+
+
+BIG = {
+    "json": [{"n": n, "text": "x" * 20} for n in range(5000)],
+    "tree": [(n, "x" * 20) for n in range(5000)],
+    "bundle": {"a": np.arange(5000), "b": bytes(5000)},
+    "array": np.arange(5000),
+}
+
+
+@pytest.mark.parametrize("value", BIG.values(), ids=BIG.keys())
+def test_payload_cut_or_changed_anywhere_is_never_decoded(value: Any, payload_folder: Path) -> None:
+    """Whatever byte is missing or flipped."""
+    row = payloads.store(value, HERE)
+    (file,) = payload_folder.rglob("*.*")
+    whole = file.read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 25)):
+        flipped = bytes([whole[at] ^ 1])
+        for damaged in (whole[:at], whole[:at] + flipped + whole[at + 1 :], whole + b"\0"):
+            file.write_bytes(damaged)
+
+            with pytest.raises(PayloadCorruptError, match=r"not what was written: file://.*Clear that task"):
+                payloads.load(row)
+
+
+@pytest.mark.parametrize("codec", ["json", "tree", "numpy"])
+def test_garbage_under_a_valid_checksum_is_an_error_of_ours(codec: str) -> None:
+    """No error of zstandard, orjson, zipfile or numpy reaches a task."""
+    for garbage in (b"", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\x93NUMPY\x02\x00", bytes(100), b"\x93NUMPY"):
+        with pytest.raises(PayloadCorruptError):
+            codecs.decode(memoryview(bytearray(garbage)), codec, 1, "list", 10**6)
+
+
+def test_payload_that_expands_without_end_is_refused() -> None:
+    """Before memory is taken for it."""
+    from include.xcom.codecs.compression import compress
+
+    bomb = memoryview(bytearray(compress([b'"' + b"a" * 50_000_000 + b'"'])[0]))
+
+    assert len(bomb) < 10_000
+    for codec in ("json", "tree"):
+        with pytest.raises(PayloadTooLargeError, match="expands to 50000002 bytes; the limit is 1000000"):
+            codecs.decode(bomb, codec, 1, "str", 1_000_000)
+
+
+def test_long_list_is_one_json_text_with_a_line_for_each_piece(payload_folder: Path) -> None:
+    """Written and read by pieces of about 1 MiB, whatever stands in its strings."""
+    import zstandard
+
+    value = [{"n": n, "text": "a,\n]b" * 20, "more": [n, [n]]} for n in range(40_000)]
+
+    row = payloads.store(value, HERE)
+
+    (file,) = payload_folder.rglob("*.json.zst")
+    text = zstandard.ZstdDecompressor().decompress(file.read_bytes())
+    assert json.loads(text) == value
+    assert 5 < text.count(b"\n") < 10
+    assert payloads.load(row) == value
+
+
+def test_payload_of_two_frames_is_refused() -> None:
+    """Also where the first one is whole."""
+    from include.xcom.codecs.compression import compress
+
+    (frame,) = compress([b"[1]"])
+    for more in (frame, b"garbage after the frame"):
+        with pytest.raises(PayloadCorruptError, match="zstd frame"):
+            codecs.decode(memoryview(frame + more), "json", 1, "list", 10**6)
+
+
+def test_payload_of_a_newer_version_is_refused() -> None:
+    """It says who must be updated."""
+    with pytest.raises(PayloadCorruptError, match="reads versions 1 to 1, the payload has version 2"):
+        codecs.decode(memoryview(b""), "json", 2, "list", 10)
+    with pytest.raises(PayloadCorruptError, match="codec 'avro'; known here are json, tree, bytes"):
+        codecs.decode(memoryview(b""), "avro", 1, "list", 10)
+
+
+def test_arrays_come_back_writable_and_aligned() -> None:
+    """As after ``numpy.load``, alone and inside a container."""
+    value = {"a": np.arange(3.0), "b": [np.arange(5, dtype="int8"), np.arange(7.0)]}
+
+    back = payloads.load(payloads.store(value, HERE))
+
+    back["b"][1][0] = 8.0
+    assert back["a"].flags.writeable
+    assert back["a"].flags.aligned
+    assert back["b"][1].flags.aligned
+
+
+def test_payloads_open_with_other_tools(payload_folder: Path) -> None:
+    """JSON with zstd, arrays with numpy, containers with zip: no code of ours is needed."""
+    import io
+    import zipfile
+
+    import zstandard
+
+    payloads.store([{"n": n} for n in range(10_000)], HERE)
+    payloads.store(np.arange(3), HERE)
+    payloads.store({"model": b"x" * 2000, "weights": np.arange(3)}, HERE)
+    by_kind = {"".join(file.suffixes): file for file in payload_folder.rglob("*.*") if file.is_file()}
+
+    text = zstandard.ZstdDecompressor().decompress(by_kind[".json.zst"].read_bytes())
+    assert json.loads(text)[9999] == {"n": 9999}
+    assert np.load(by_kind[".npy"], allow_pickle=False).tolist() == [0, 1, 2]
+    with zipfile.ZipFile(by_kind[".zip"]) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["value.json", "0.bin", "1.npy"]
+        assert archive.read("0.bin") == b"x" * 2000
+        assert np.load(io.BytesIO(archive.read("1.npy"))).tolist() == [0, 1, 2]
+        assert json.loads(archive.read("value.json")).keys() == {"model", "weights"}

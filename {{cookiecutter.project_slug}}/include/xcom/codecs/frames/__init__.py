@@ -1,0 +1,1 @@
+"""DataFrames, Series and Arrow tables as Parquet or Arrow IPC files."""

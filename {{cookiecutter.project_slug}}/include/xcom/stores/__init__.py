@@ -1,0 +1,98 @@
+"""Where payloads are: a bucket of Google Cloud Storage, or a directory.
+
+A store knows objects and bytes, not values. Names are unique and objects are never overwritten: a
+reader gets the bytes that were written under a reference, or an error.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from threading import RLock
+from urllib.parse import urlsplit
+
+from ..errors import ReferenceNotAllowedError
+from ..settings import Settings, load_settings
+from .checksums import Checksum, checksum
+from .contract import PAGE_OBJECTS, Listed, Store, Stored, is_utf8, pieces
+from .directory import DirectoryStore, runs_here
+
+__all__ = [
+    "PAGE_OBJECTS",
+    "Checksum",
+    "DirectoryStore",
+    "Listed",
+    "Store",
+    "Stored",
+    "checksum",
+    "own_store",
+    "pieces",
+    "runs_here",
+    "store_of",
+]
+
+
+def own_store() -> Store:
+    """Return the store that this deployment writes to; one for each process.
+
+    Raises:
+        SettingsError: The settings are incomplete or wrong.
+    """
+    settings = load_settings()
+    return _store(settings, settings.bucket)
+
+
+def store_of(uri: str) -> Store:
+    """Return the store that a reference's object lies in.
+
+    Raises:
+        ReferenceNotAllowedError: The URI is outside this deployment's bucket and prefix, and outside
+            ``read_uris``. Nothing was asked of any store.
+    """
+    settings = load_settings()
+    if not settings.allows(uri) or not is_utf8(uri):
+        allowed = ", ".join((settings.root, *settings.read_uris))
+        # Lone surrogates would stop whoever prints the message.
+        uri = uri.encode(errors="backslashreplace").decode()
+        raise ReferenceNotAllowedError(
+            f"The XCom row points to {uri}, which is outside of what this deployment may read ({allowed}). "
+            "Nothing was read or deleted. If the place is right, add it to [gcs_xcom] read_uris; else "
+            "find out who wrote the row, and clear the task.",
+            uri=uri,
+        )
+    if uri.startswith(settings.root):
+        return _store(settings, settings.bucket)
+    if uri.startswith("gs://"):
+        return _store(settings, urlsplit(uri).netloc)
+    root = next(root for root in settings.read_uris if uri.startswith(root.rstrip("/") + "/"))
+    return _store(settings, root.rstrip("/"))
+
+
+# One thread at a time: opening a store may ask Airflow for a connection, which before 3.2 mixes up the
+# answers to threads that ask at once; and all of them then share the store, and so its token.
+_opening = RLock()
+
+
+def _store(settings: Settings, bucket: str) -> Store:
+    with _opening:
+        return _opened(settings, bucket, os.getpid())
+
+
+def _renew_lock() -> None:
+    global _opening
+    _opening = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread of the parent may hold the lock, and does not exist in the child.
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+# By process: sockets and pools must not be shared across a fork.
+@cache
+def _opened(settings: Settings, bucket: str, process: int) -> Store:
+    if bucket.startswith("file://"):
+        return DirectoryStore(bucket)
+    from .bucket import GCSStore
+
+    return GCSStore(bucket, settings)

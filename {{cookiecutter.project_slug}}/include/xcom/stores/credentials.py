@@ -1,0 +1,237 @@
+"""Whose name the requests to Google Cloud Storage carry.
+
+The connection ``[gcs_xcom] conn_id`` decides, with the fields of Airflow's Google connections:
+
+========================  =====================================================================
+the connection            credentials
+========================  =====================================================================
+does not exist            Application Default Credentials
+has no key in it          Application Default Credentials
+``is_anonymous``          none
+``key_path``              that service account's key file
+``keyfile_dict``          that service account's key
+anything else             what the Google provider's hook makes of it (impersonation, secrets)
+========================  =====================================================================
+
+``scope`` is honoured; ``num_retries`` and ``project`` mean nothing here. The provider's hook is the
+last resort because importing it costs a task about a second.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import urllib3
+
+from ..errors import StoreUnavailableError
+from .transport import TRANSIENT_STATUSES, Transient, reason, remaining, retry_after
+
+__all__ = ["Tokens"]
+
+_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_OLD_PREFIX = "extra__google_cloud_platform__"
+# The provider refuses a connection with two of them; which one was meant cannot be known.
+_KEY_FIELDS = ("key_path", "keyfile_dict", "key_secret_name", "credential_config_file")
+# Fields that change who is asking in ways that only the provider knows.
+_PROVIDER_FIELDS = (
+    "key_secret_name",
+    "credential_config_file",
+    "impersonation_chain",
+    "idp_issuer_url",
+    "quota_project_id",
+)
+_TOKEN_SECONDS = 30.0
+
+
+class Tokens:
+    """Adds a valid access token to requests; thread-safe, and one thread at a time asks for a new one.
+
+    Airflow is asked for the connection at once, and google-auth at the first request. Its
+    ``transport.urllib3.AuthorizedHttp`` would do much the same, but costs 0.2 s to import, lets
+    sixteen threads fetch sixteen tokens, and waits for the token endpoint without end.
+
+    Args:
+        pool: For the requests to token endpoints.
+        conn_id: Airflow connection.
+
+    Raises:
+        StoreUnavailableError: The connection's extra cannot be read.
+    """
+
+    def __init__(self, pool: urllib3.PoolManager, conn_id: str) -> None:
+        self._pool = pool
+        self._conn_id = conn_id
+        self._lock = threading.Lock()
+        self._is_loaded = False
+        self._credentials: Any = None
+        try:
+            self._fields = _connection_fields(conn_id)
+        except ValueError as error:
+            raise self._unusable(error) from error
+
+    def authorize(self, method: str, url: str, headers: dict[str, str], *, refused: str = "") -> str:
+        """Put a token into ``headers`` and return it; empty when requests are anonymous.
+
+        Args:
+            method: Of the request.
+            url: Of the request.
+            headers: Of the request; changed.
+            refused: A token that the server did not accept: another one is fetched.
+
+        Raises:
+            StoreUnavailableError: The connection's key is unusable, or there are no credentials here.
+            Transient: The token endpoint could not be asked.
+        """
+        from google.auth.exceptions import GoogleAuthError, TransportError
+
+        if not self._lock.acquire(timeout=remaining()):
+            raise Transient("another thread waits for a token")
+        try:
+            if not self._is_loaded:
+                self._credentials = self._load()
+                self._is_loaded = True
+            if self._credentials is None:
+                return ""
+            request = _Request(self._pool)
+            if refused and self._credentials.token == refused:
+                self._credentials.refresh(request)
+            self._credentials.before_request(request, method, url, headers)
+            return str(self._credentials.token or "")
+        except GoogleAuthError as error:
+            if isinstance(error, TransportError) or getattr(error, "retryable", False):
+                raise Transient(f"no token: {error}") from error
+            raise self._unusable(error) from error
+        finally:
+            self._lock.release()
+
+    def _load(self) -> Any:
+        from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
+        from google.auth.exceptions import GoogleAuthError
+
+        try:
+            return _credentials(self._conn_id, self._fields, self._pool)
+        except (
+            AirflowException,
+            GoogleAuthError,
+            ImportError,
+            KeyError,
+            OSError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"No credentials for Google Cloud Storage: {_line(error)}. Nothing was stored or read. Give the "
+            f"connection {self._conn_id!r} ([gcs_xcom] conn_id) a working key, or run where Application "
+            "Default Credentials are (a service account of the machine, or: gcloud auth "
+            "application-default login).",
+            conn_id=self._conn_id,
+        )
+
+
+class _Request:
+    """How google-auth sends requests: within the time limit, and tried again by our own loop only.
+
+    Args:
+        pool: Sends them.
+        is_detecting: Whether google-auth is finding out if there is a metadata server; it wants to
+            hear then that there is none.
+    """
+
+    def __init__(self, pool: urllib3.PoolManager, *, is_detecting: bool = False) -> None:
+        self._pool = pool
+        self._is_detecting = is_detecting
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Any = None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> urllib3.BaseHTTPResponse:
+        seconds = min(timeout or _TOKEN_SECONDS, remaining())
+        try:
+            response = self._pool.request(
+                method, url, body=body, headers=headers, timeout=seconds, retries=False, **kwargs
+            )
+        except urllib3.exceptions.HTTPError as error:
+            if self._is_detecting:
+                from google.auth.exceptions import TransportError
+
+                raise TransportError(error) from error  # type: ignore[no-untyped-call]
+            raise Transient(f"no token: {type(error).__name__}: {error}") from error
+        self._is_detecting = False
+        if response.status in TRANSIENT_STATUSES:
+            raise Transient(f"no token: HTTP {response.status} {reason(response)}", retry_after(response))
+        return response
+
+    def __deepcopy__(self, memo: object) -> _Request:
+        # google-auth copies it for a lookup of regional boundaries in a thread, at every request, and
+        # goes without where it cannot be copied. Sockets stay in their threads, so it cannot.
+        raise TypeError("not to be used in other threads")
+
+
+def _credentials(conn_id: str, fields: dict[str, Any], pool: urllib3.PoolManager) -> Any:
+    """Return google-auth's credentials; None for anonymous requests."""
+    if str(fields.get("is_anonymous", "")).lower() in ("true", "1", "yes", "on"):
+        return None
+    keys = [name for name in _KEY_FIELDS if fields.get(name)]
+    if len(keys) > 1:
+        raise ValueError(f"the connection has {' and '.join(keys)}, and only one of them can count")
+    scopes = [scope.strip() for scope in str(fields.get("scope") or _SCOPE).split(",")]
+    if any(fields.get(name) for name in _PROVIDER_FIELDS):
+        from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
+
+        return GoogleBaseHook(gcp_conn_id=conn_id).get_credentials()
+    if fields.get("key_path"):
+        from google.oauth2.service_account import Credentials
+
+        return Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
+            fields["key_path"], scopes=scopes
+        )
+    if fields.get("keyfile_dict"):
+        from google.oauth2.service_account import Credentials
+
+        key = fields["keyfile_dict"]
+        key = json.loads(key) if isinstance(key, str) else dict(key)
+        # Airflow's form and many a shell escape the line ends of the key once more.
+        key = {**key, "private_key": str(key.get("private_key", "")).replace("\\n", "\n")}
+        return Credentials.from_service_account_info(key, scopes=scopes)  # type: ignore[no-untyped-call]
+    import google.auth
+
+    request: Any = _Request(pool, is_detecting=True)
+    return google.auth.default(scopes=scopes, request=request)[0]
+
+
+def _connection_fields(conn_id: str) -> dict[str, Any]:
+    """Return the extra fields of the connection, without the prefix of old ones; empty if none exists."""
+    from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
+    from airflow.sdk import Connection
+
+    try:
+        try:
+            extra = Connection.get(conn_id).extra_dejson
+        except ImportError:
+            # Airflow 3.0 outside of a task: nobody there to ask. Drop when Airflow >= 3.1.
+            from airflow.models import Connection as StoredConnection
+
+            extra = StoredConnection.get_connection_from_secrets(conn_id).extra_dejson
+    except AirflowNotFoundException:
+        return {}
+    if not isinstance(extra, dict):
+        raise ValueError("the connection's extra is not a JSON object")
+    old = {
+        name.removeprefix(_OLD_PREFIX): value for name, value in extra.items() if name.startswith(_OLD_PREFIX)
+    }
+    return {**old, **extra}
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")[:400]
+    return f"{type(error).__name__}: {text}"

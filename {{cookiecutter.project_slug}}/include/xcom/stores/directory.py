@@ -1,0 +1,285 @@
+"""Payloads as files below a directory."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator
+from functools import cache
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+from ..errors import (
+    PayloadCorruptError,
+    PayloadExistsError,
+    PayloadMissingError,
+    ReferenceNotAllowedError,
+    StoreUnavailableError,
+)
+from .checksums import Checksum, checksum
+from .contract import PAGE_OBJECTS, Listed, Page, Parts, Stored, is_utf8
+
+if TYPE_CHECKING:
+    from ..reference import PayloadReference
+
+__all__ = ["DirectoryStore", "runs_here"]
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 256 * 1024
+_FOLDER_TRIES = 100
+
+
+class DirectoryStore:
+    """Payloads as files below one directory: for tests, demonstrations and a single machine.
+
+    Args:
+        root: ``file:///absolute/path``. The directory must exist, so that a lost mount is an error
+            and not a surprise.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._path = Path(unquote(urlsplit(root).path))
+        if not self._path.is_dir():
+            raise StoreUnavailableError(
+                f"The directory {self._path} of [gcs_xcom] bucket = {root} does not exist on this machine. "
+                f"Nothing was stored or read. Make it with: mkdir -p {self._path}",
+                uri=root,
+            )
+        _warn_if_distributed(root)
+
+    def put(self, name: str, parts: Parts) -> Stored:
+        """Write to a temporary file beside the final one, then link it under its name."""
+        uri = f"{self._root}/{name}"
+        path = self._resolve(uri)
+        temporary = path.with_name(f".{uuid4().hex}.tmp")
+        try:
+            file = self._create(temporary, uri)
+            try:
+                with file:
+                    for part in parts:
+                        file.write(part)
+                    file.flush()
+                    os.fsync(file.fileno())
+                # Unlike a rename, a link never replaces a file that is there.
+                os.link(temporary, path)
+            except FileExistsError as error:
+                raise PayloadExistsError(
+                    f"{uri} exists already and was not overwritten. Names are unique for each try: this is "
+                    "a replayed request or a defect.",
+                    uri=uri,
+                ) from error
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unavailable(error, uri, "stored") from error
+        return Stored(uri, "0", sum(memoryview(part).nbytes for part in parts), checksum(parts))
+
+    def _create(self, path: Path, uri: str) -> BinaryIO:
+        """Open a new file, and make its folders."""
+        tries = 0
+        while True:
+            tries += 1
+            self._check_inside(path, uri)
+            # Not the root: a lost mount is an error and not a new directory.
+            if not self._path.is_dir():
+                raise FileNotFoundError(
+                    errno.ENOENT, "the directory of [gcs_xcom] bucket is gone", self._root
+                )
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._check_inside(path, uri)
+                return path.open("xb")
+            except (FileNotFoundError, FileExistsError):
+                # Somebody has deleted the folder's last file, and the folder with it; mkdir says that
+                # it exists when it goes between two of its steps.
+                if tries == _FOLDER_TRIES:
+                    raise
+
+    def get(self, reference: PayloadReference) -> memoryview:
+        """Read a file whole."""
+        uri = reference.uri
+        size = reference.bytes
+        with self._open(uri) as file:
+            _check_size(file, size, uri)
+            buffer = memoryview(bytearray(size))
+            filled = 0
+            try:
+                while filled < size and (count := file.readinto(buffer[filled:])):
+                    filled += count
+            except OSError as error:
+                raise _unavailable(error, uri, "read") from error
+        if checksum([buffer[:filled]]) != reference.crc32c:
+            raise PayloadCorruptError("has another CRC32C than what was written", uri=uri)
+        return buffer
+
+    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
+        """Read a part of a file, whose size is compared."""
+        missing = min(stop, stored.size) - start
+        if missing <= 0:
+            return b""
+        read = []
+        with self._open(stored.uri) as file:
+            _check_size(file, stored.size, stored.uri)
+            try:
+                file.seek(start)
+                while missing and (piece := file.read(missing)):
+                    read.append(piece)
+                    missing -= len(piece)
+            except OSError as error:
+                raise _unavailable(error, stored.uri, "read") from error
+        if missing:
+            raise PayloadCorruptError("was cut while it was read", uri=stored.uri)
+        return b"".join(read)
+
+    def _open(self, uri: str) -> FileIO:
+        """Open a file that lies in the directory itself, not behind a link."""
+        path = self._resolve(uri)
+        try:
+            self._check_inside(path, uri)
+            # Without O_NONBLOCK a named pipe would be waited for.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise PayloadMissingError("there is no such file", uri=uri) from error
+        except OSError as error:
+            raise _unavailable(error, uri, "read") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise PayloadCorruptError("is no file", uri=uri)
+        return FileIO(descriptor)
+
+    def describe(self, uri: str) -> Stored:
+        """Read a file, a piece at a time, to tell its size and checksum."""
+        total, size = Checksum(), 0
+        with self._open(uri) as file:
+            try:
+                while piece := file.read(_CHUNK_BYTES):
+                    total.update(piece)
+                    size += len(piece)
+            except OSError as error:
+                raise _unavailable(error, uri, "read") from error
+        return Stored(uri, "0", size, str(total))
+
+    def delete(self, uri: str, generation: str) -> bool:
+        """Delete a file, and the folders that this leaves empty."""
+        path = self._resolve(uri)
+        try:
+            self._check_inside(path, uri)
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _unavailable(error, uri, "deleted") from error
+        for folder in path.parents:
+            if folder == self._path:
+                break
+            try:
+                folder.rmdir()
+            except OSError:
+                break  # Not empty, or somebody is writing into it.
+        return True
+
+    def list(self, prefix: str, start: str = "") -> Iterator[Page]:
+        """Walk the folders; links are neither followed nor listed."""
+        page = []
+        for name, status in self._files(prefix, start):
+            page.append(Listed(f"{self._root}/{name}", name, "0", status.st_size, status.st_mtime))
+            if len(page) == PAGE_OBJECTS:
+                yield page
+                page = []
+        yield page
+
+    def _files(self, folder: str, start: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Walk in the order of the whole names, as a bucket lists."""
+        try:
+            with os.scandir(self._path / folder) as entries:
+                found = sorted(
+                    f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+                    for entry in entries
+                    if not entry.is_symlink()
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return  # Nothing was stored there yet, or the last file of it was deleted meanwhile.
+        except OSError as error:
+            raise _unavailable(error, f"{self._root}/{folder}", "listed") from error
+        for entry in found:
+            name = f"{folder}{entry}"
+            if entry.endswith("/"):
+                if name >= start or start.startswith(name):
+                    yield from self._files(name, start)
+            elif name >= start:
+                try:
+                    yield name, (self._path / name).lstat()
+                except FileNotFoundError:
+                    continue
+
+    def _resolve(self, uri: str) -> Path:
+        name = uri.removeprefix(f"{self._root}/")
+        if name == uri or "\0" in name or not is_utf8(name) or {"", ".", ".."} & set(name.split("/")):
+            raise ReferenceNotAllowedError(f"{uri} does not name a file below {self._root}", uri=uri)
+        return self._path / name
+
+    def _check_inside(self, path: Path, uri: str) -> None:
+        """Refuse folders that are links out of the directory."""
+        if not path.parent.resolve().is_relative_to(self._path.resolve()):
+            raise ReferenceNotAllowedError(
+                f"{uri} leads out of {self._root} through a symbolic link; nothing was read or written",
+                uri=uri,
+            )
+
+
+def _check_size(file: FileIO, size: int, uri: str) -> None:
+    found = os.fstat(file.fileno()).st_size
+    if found != size:
+        raise PayloadCorruptError(f"is {found} bytes long, and {size} were written", uri=uri)
+
+
+def _unavailable(error: OSError, uri: str, verb: str) -> StoreUnavailableError:
+    advice = {
+        errno.ENOSPC: "The disk is full: free some space",
+        errno.EDQUOT: "The quota is used up: free some space",
+        errno.EROFS: "The file system is mounted read-only: mount it for writing",
+        errno.EACCES: "The user that runs the task lacks the permission: grant it with chown or chmod",
+        errno.EPERM: "The operation is not permitted there (the file system must support hard links)",
+        errno.EFBIG: "The file is larger than this process may write (ulimit -f): raise that limit",
+        errno.ENAMETOOLONG: "The file system takes no name of this length: shorten [gcs_xcom] prefix",
+        errno.ELOOP: "A symbolic link stands in the file's place: remove it",
+    }.get(error.errno or 0, "Look at the file system")
+    return StoreUnavailableError(
+        f"{uri} could not be {verb}: {error.strerror or error}. {advice}, then clear the task. "
+        "Nothing half-written can be read.",
+        uri=uri,
+    )
+
+
+def runs_here(executor: str) -> bool:
+    """Tell whether every executor of ``[core] executor`` runs tasks on the scheduler's own machine.
+
+    The setting is a list; each entry may have an alias, and each team a list of its own:
+    ``LocalExecutor,big:KubernetesExecutor;team=acme.executors.Own``.
+    """
+    lists = (team.rpartition("=")[2] for team in executor.split(";"))
+    # A class may be named with its module.
+    names = {re.split("[:.]", entry.strip())[-1] for entries in lists for entry in entries.split(",")}
+    return names <= {"LocalExecutor", "SequentialExecutor"}
+
+
+@cache
+def _warn_if_distributed(root: str) -> None:
+    from airflow.configuration import conf
+
+    executor = conf.get("core", "executor", fallback="LocalExecutor") or ""
+    if not runs_here(executor):
+        log.warning(
+            "[gcs_xcom] bucket = %s is a directory of one machine, and the executor is %s: tasks on other "
+            "machines will not find the payloads. Name a bucket instead.",
+            root,
+            executor,
+        )
