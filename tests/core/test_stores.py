@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -17,7 +18,7 @@ import pytest
 from include.xcom.errors import PayloadCorruptError, PayloadExistsError, PayloadMissingError
 from include.xcom.reference import PayloadReference
 from include.xcom.settings import Settings
-from include.xcom.stores import DirectoryStore, Store, Stored, checksum, pieces
+from include.xcom.stores import DirectoryStore, Store, Stored, checksum, is_part, pieces
 
 # Read before the fixture that hides the machine's environment from tests.
 EMULATOR = os.environ.get("STORAGE_EMULATOR_HOST", "")
@@ -35,6 +36,11 @@ def reference_to(stored: Stored) -> PayloadReference:
         crc32c=stored.crc32c,
         generation=stored.generation,
     )
+
+
+def names(store: Store) -> list[str]:
+    """Return the names of all objects of a store, parts included."""
+    return [listed.name for page in store.list("") for listed in page]
 
 
 class StoreContract:
@@ -198,6 +204,86 @@ class StoreContract:
         with pytest.raises(PayloadMissingError, match="no such"):
             store.describe(stored.uri)
 
+    @pytest.mark.parametrize("chunks", [[], [b""], [b"abc"], [b"a" * 10, bytearray(b"b"), memoryview(b"c")]])
+    def test_put_stream_stores_what_was_yielded(self, store: Store, chunks: list[bytes]) -> None:
+        """The object is the chunks joined; its size and checksum are those of the whole."""
+        seen: list[int] = []
+
+        stored = store.put_stream("xcom/a", iter(chunks), progress=seen.append)
+
+        body = b"".join(chunks)
+        assert (stored.size, stored.crc32c) == (len(body), checksum([body]))
+        assert bytes(store.get(reference_to(stored))) == body
+        assert seen == sorted(seen)
+        assert not seen or seen[-1] == len(body)
+        assert names(store) == ["xcom/a"]
+
+    def test_put_stream_reuses_no_chunk(self, store: Store) -> None:
+        """A producer may fill the same buffer again and again."""
+        buffer = bytearray(3)
+
+        def chunks() -> Iterator[bytearray]:
+            for number in range(5):
+                buffer[:] = bytes([number]) * 3
+                yield buffer
+
+        stored = store.put_stream("xcom/a", chunks())
+
+        assert bytes(store.get(reference_to(stored))) == b"".join(bytes([n]) * 3 for n in range(5))
+
+    def test_put_stream_whose_source_fails_leaves_nothing(self, store: Store) -> None:
+        """The source's own error is raised, and no object is left."""
+
+        def chunks() -> Iterator[bytes]:
+            yield b"abc"
+            raise ZeroDivisionError("in the source")
+
+        with pytest.raises(ZeroDivisionError, match="in the source"):
+            store.put_stream("xcom/a", chunks())
+
+        assert names(store) == []
+
+    def test_put_stream_name_that_is_taken_is_refused(self, store: Store) -> None:
+        """The first object stays as it was, and no part is left."""
+        stored = store.put("xcom/a", [b"first"])
+
+        with pytest.raises(PayloadExistsError, match=r"/xcom/a exists already and was not overwritten"):
+            store.put_stream("xcom/a", iter([b"second"]))
+
+        assert bytes(store.get(reference_to(stored))) == b"first"
+        assert names(store) == ["xcom/a"]
+
+    def test_copy_is_an_object_of_its_own(self, store: Store) -> None:
+        """It has the same bytes and outlives its source."""
+        source = store.put("xcom/a", [b"abc"])
+
+        copied = store.copy(source, "xcom/other/b")
+        store.delete(source.uri, source.generation)
+
+        assert copied.uri.endswith("/xcom/other/b")
+        assert (copied.size, copied.crc32c) == (source.size, source.crc32c)
+        assert bytes(store.get(reference_to(copied))) == b"abc"
+        assert store.describe(copied.uri) == copied
+
+    def test_copy_of_an_object_that_is_gone_says_so(self, store: Store) -> None:
+        """Nothing is created."""
+        source = store.put("xcom/a", [b"abc"])
+        store.delete(source.uri, source.generation)
+
+        with pytest.raises(PayloadMissingError, match="no such (file|object or generation)"):
+            store.copy(source, "xcom/b")
+
+        assert names(store) == []
+
+    def test_list_folders_names_the_next_level(self, store: Store) -> None:
+        """Each folder once, ordered, with a slash at its end; objects are not listed."""
+        for name in ("xcom/b/1", "xcom/a/1/2", "xcom/a/3", "xcom/c", "other/d"):
+            store.put(name, [b"abc"])
+
+        assert list(store.list_folders("xcom/")) == ["xcom/a/", "xcom/b/"]
+        assert list(store.list_folders("")) == ["other/", "xcom/"]
+        assert list(store.list_folders("none/")) == []
+
 
 class TestDirectoryStore(StoreContract):
     """A directory, as demonstrations use it."""
@@ -261,3 +347,16 @@ def test_checksum_is_the_same_of_every_kind_of_bytes(
 
     assert checksum([kind(b"1234"), kind(b"56789")]) == "e3069283"
     assert checksum([kind(b"")]) == "00000000"
+
+
+def test_parts_are_known_by_their_names() -> None:
+    """Of an upload that was killed parts may be left; payloads never look like them."""
+    from include.xcom.stores.contract import new_token, part_name
+
+    for name in ("xcom/dag/run/task/-1/key/0123.bin", "top.bin"):
+        part = part_name(name, new_token(), 12)
+        assert is_part(part)
+        assert part.rpartition("/")[0] == name.rpartition("/")[0]
+        assert not is_part(name)
+        assert not is_part(f"{part}.bin")
+    assert len(part_name("a/x", new_token(), 99_999)) <= len("a/x") + len(f"{'0' * 32}.bin")

@@ -40,7 +40,9 @@ from include.xcom.stores import bucket as gcs
 PROJECT = Path(gcs.__file__).parents[2]
 
 # The generated project has the contract; what is in it holds here too.
-_SPEC = importlib.util.spec_from_file_location("contract", PROJECT / "tests" / "xcom" / "test_stores.py")
+_SPEC = importlib.util.spec_from_file_location(
+    "contract", Path(__file__).parents[1] / "core" / "test_stores.py"
+)
 contract: Any = importlib.util.module_from_spec(_SPEC)  # type: ignore[arg-type]
 _SPEC.loader.exec_module(contract)  # type: ignore[union-attr]
 reference_to = contract.reference_to

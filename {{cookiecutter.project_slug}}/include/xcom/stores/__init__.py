@@ -14,17 +14,20 @@ from urllib.parse import urlsplit
 from ..errors import ReferenceNotAllowedError
 from ..settings import Settings, load_settings
 from .checksums import Checksum, checksum
-from .contract import PAGE_OBJECTS, Listed, Store, Stored, is_utf8, pieces
+from .contract import PAGE_OBJECTS, Buffer, Listed, Progress, Store, Stored, is_part, is_utf8, pieces
 from .directory import DirectoryStore, runs_here
 
 __all__ = [
     "PAGE_OBJECTS",
+    "Buffer",
     "Checksum",
     "DirectoryStore",
     "Listed",
+    "Progress",
     "Store",
     "Stored",
     "checksum",
+    "is_part",
     "own_store",
     "pieces",
     "runs_here",

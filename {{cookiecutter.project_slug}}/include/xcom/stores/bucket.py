@@ -14,7 +14,7 @@ import os
 import random
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import datetime
@@ -32,7 +32,7 @@ from ..errors import (
 )
 from . import transport
 from .checksums import Checksum, checksum
-from .contract import PAGE_OBJECTS, Buffer, Listed, Page, Parts, Stored
+from .contract import PAGE_OBJECTS, Buffer, Listed, Page, Parts, Progress, Stored
 from .credentials import Tokens
 from .transport import Transient
 
@@ -133,6 +133,36 @@ class GCSStore:
             raise Transient("the server received other bytes than were sent")
 
         return self._retrying(once, uri, "store", self._timeout_seconds)
+
+    def put_stream(self, name: str, chunks: Iterable[Buffer], *, progress: Progress | None = None) -> Stored:
+        """Write one new object of unknown length."""
+        parts: Parts = [bytes(chunk) for chunk in chunks]
+        stored = self.put(name, parts)
+        if progress:
+            progress(stored.size)
+        return stored
+
+    def copy(self, source: Stored, name: str) -> Stored:
+        """Let the server copy one generation of an object; large ones take several requests."""
+        uri = f"gs://{self._bucket}/{name}"
+        url = (
+            f"{self._object_url(self._name(source.uri))}/rewriteTo/b/{self._bucket}/o/{quote(name, safe='')}"
+            f"?sourceGeneration={source.generation}&ifGenerationMatch=0"
+        )
+        token = ""
+
+        def once() -> dict[str, Any]:
+            query = f"&rewriteToken={quote(token, safe='')}" if token else ""
+            response = self._request("POST", f"{url}{query}", {"content-length": "0"})
+            self._check(response, source.uri, "get")
+            return dict(json.loads(response.data))
+
+        while True:
+            answer = self._retrying(once, uri, "copy", self._timeout_seconds)
+            if answer["done"]:
+                break
+            token = answer["rewriteToken"]
+        return source._replace(uri=uri, generation=str(answer["resource"]["generation"]))
 
     def get(self, reference: PayloadReference) -> memoryview:
         """Read one generation of an object into one buffer.
@@ -283,6 +313,24 @@ class GCSStore:
                 )
                 for item in answer.get("items", [])
             ]
+            if not answer.get("nextPageToken"):
+                return
+            query["pageToken"] = answer["nextPageToken"]
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """Ask for a page of names in each request."""
+        query = {"prefix": prefix, "delimiter": "/", "fields": "nextPageToken,prefixes"}
+        uri = f"gs://{self._bucket}/{prefix}"
+
+        def once() -> dict[str, Any]:
+            url = f"{self._endpoint}/storage/v1/b/{self._bucket}/o?{urlencode(query)}"
+            response = self._request("GET", url, {})
+            self._check(response, uri, "create" if response.status == 404 else "list")
+            return dict(json.loads(response.data))
+
+        while True:
+            answer = self._retrying(once, uri, "list", self._timeout_seconds)
+            yield from answer.get("prefixes", [])
             if not answer.get("nextPageToken"):
                 return
             query["pageToken"] = answer["nextPageToken"]

@@ -1,25 +1,44 @@
-"""What a store is: named objects of bytes, written once and never overwritten."""
+"""The contract of a store: named objects of bytes, written once and never overwritten."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from ..reference import PayloadReference
 
-__all__ = ["PAGE_OBJECTS", "Buffer", "Listed", "Page", "Parts", "Store", "Stored", "is_utf8", "pieces"]
+__all__ = [
+    "PAGE_OBJECTS",
+    "Buffer",
+    "Listed",
+    "Page",
+    "Parts",
+    "Progress",
+    "Store",
+    "Stored",
+    "is_part",
+    "is_utf8",
+    "new_token",
+    "part_name",
+    "pieces",
+]
 
 Buffer = bytes | bytearray | memoryview
 """Bytes in memory. A memoryview is C-contiguous with format ``B``."""
+Progress = Callable[[int], None]
+"""Receives the number of bytes stored so far, from the thread that called the store."""
 PAGE_OBJECTS = 1000
-"""Objects in a page of a listing: the most that GCS returns at once."""
-# Large enough that the requests for an object that is read by ranges hardly count.
+"""Objects per page of a listing: the most that GCS returns in one response."""
+# Large enough that the number of requests for an object that is read by ranges hardly matters.
 _PIECE_BYTES = 4 * 1024 * 1024
+_PART = re.compile(r"(?:.*/)?[0-9a-f]{16}\.part-[0-9]{5,}", re.DOTALL)
 
 
 class Stored(NamedTuple):
-    """What a store says of an object that it has just written.
+    """One object as the store reported it.
 
     Attributes:
         uri: ``gs://bucket/name`` or ``file:///path/name``.
@@ -35,12 +54,12 @@ class Stored(NamedTuple):
 
     @classmethod
     def of(cls, reference: PayloadReference) -> Stored:
-        """Return what a reference says of its object."""
+        """Return the object that a reference names."""
         return cls(reference.uri, reference.generation, reference.bytes, reference.crc32c)
 
 
 class Listed(NamedTuple):
-    """What a store says of one object when it lists many.
+    """One object of a listing.
 
     Attributes:
         name: Within the bucket or directory.
@@ -60,85 +79,155 @@ Page = list[Listed]
 
 
 class Store(Protocol):
-    """What the backend asks of a place for payloads."""
+    """A place for payloads. All methods may be called from several threads at once."""
 
     def put(self, name: str, parts: Parts) -> Stored:
-        """Write one object that must not exist yet; it appears whole or not at all.
+        """Write one new object from bytes in memory; it appears whole or not at all.
 
         Raises:
-            PayloadExistsError: Another object has this name; it is as it was.
-            StoreUnavailableError: Nothing was written, or what was written cannot be told apart from
-                nothing: at most an object that no reference names is left.
+            PayloadExistsError: Another object has this name. It is unchanged.
+            StoreUnavailableError: The store refused, or did not answer within ``timeout_seconds``. At
+                worst an unreferenced object remains.
+        """
+
+    def put_stream(self, name: str, chunks: Iterable[Buffer], *, progress: Progress | None = None) -> Stored:
+        """Write one new object of unknown length; it appears whole or not at all.
+
+        Memory does not grow with the length. A chunk may be changed or reused as soon as the next one
+        is asked for. ``timeout_seconds`` is per piece: a long upload that moves is not late. Whatever
+        goes wrong, including an error of ``chunks``, which is raised as it is, nothing is left under
+        ``name``; what may be left are parts (see ``is_part``), if this process is killed.
+
+        Args:
+            name: Name of the object.
+            chunks: The bytes, in any sizes.
+            progress: Called now and then with the number of bytes stored so far.
+
+        Raises:
+            PayloadExistsError: Another object has this name. It is unchanged.
+            StoreUnavailableError: The store refused, or did not answer within ``timeout_seconds``.
+        """
+
+    def copy(self, source: Stored, name: str) -> Stored:
+        """Copy one object of this store to a new name without moving its bytes through this process.
+
+        Raises:
+            PayloadMissingError: That generation of the source is gone.
+            PayloadCorruptError: The source's size or checksum is not what was written.
+            PayloadExistsError: Another object has this name. It is unchanged.
+            StoreUnavailableError: The store refused, or did not answer within ``timeout_seconds``.
         """
 
     def get(self, reference: PayloadReference) -> memoryview:
-        """Read one object into memory of its own and check size and CRC32C.
+        """Read one object into new memory; check its size and CRC32C.
+
+        Large objects are read in several ranges at once where that is faster.
 
         Raises:
             PayloadMissingError: That generation of the object is gone.
-            PayloadCorruptError: It has another size or checksum than the reference says.
-            StoreUnavailableError: It could not be read in time.
+            PayloadCorruptError: Its size or checksum is not what the reference says.
+            StoreUnavailableError: It could not be read within ``timeout_seconds``.
         """
 
     def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
-        """Read the bytes from ``start`` to before ``stop`` of one object; behind its end there are none.
+        """Read the bytes from ``start`` up to ``stop`` of one object; past its end there are none.
 
-        What can be told without the other bytes is compared: the size, and where a server states it the
-        CRC32C of the whole. A directory cannot; there whoever needs to know calls ``describe``.
+        Checks what can be checked without the other bytes: the size, and where the server states it,
+        the CRC32C of the whole. A directory cannot do the latter; call ``describe`` where it matters.
 
         Args:
-            stored: What was written.
-            seconds: Give up after these, if ``timeout_seconds`` is longer. Files have no such limit.
+            stored: The object.
+            start: Offset of the first byte.
+            stop: Offset behind the last byte.
+            seconds: Give up after this time, if it is shorter than ``timeout_seconds``. Files have no
+                such limit.
 
         Raises:
             PayloadMissingError: That generation of the object is gone.
-            PayloadCorruptError: It has another size, or by the server's word another checksum.
+            PayloadCorruptError: Its size, or its checksum as the server states it, is another.
             StoreUnavailableError: It could not be read in time.
         """
 
     def describe(self, uri: str) -> Stored:
-        """Return what the store knows of the newest generation of an object, without its bytes.
+        """Return the metadata of the newest generation of an object.
 
         Raises:
             PayloadMissingError: There is no such object.
-            StoreUnavailableError: The store did not allow it or did not answer in time.
+            StoreUnavailableError: The store refused, or did not answer within ``timeout_seconds``.
         """
 
     def delete(self, uri: str, generation: str) -> bool:
-        """Delete exactly that generation; return False if it was gone already.
+        """Delete exactly that generation; return False if it was already gone.
 
         Raises:
-            StoreUnavailableError: The store did not allow it or did not answer.
+            StoreUnavailableError: The store refused or did not answer.
         """
 
     def list(self, prefix: str, start: str = "") -> Iterator[Page]:
-        """Yield the objects whose names begin with ``prefix``, in the order of their names, by pages.
+        """Yield pages of the objects whose names begin with ``prefix``, ordered by name.
 
-        Holds one page at a time. Objects that are written or deleted meanwhile may be in it or not.
+        Holds one page at a time. Objects written or deleted meanwhile may or may not be included.
 
         Args:
             prefix: ``""``, or a folder with a slash at its end.
-            start: The first name to give, should it exist.
+            start: Skip names that sort before this one.
 
         Raises:
-            StoreUnavailableError: The store did not allow it or did not answer.
+            StoreUnavailableError: The store refused or did not answer.
+        """
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """Yield the names of the folders directly below ``prefix``, each with a slash at its end.
+
+        Args:
+            prefix: ``""``, or a folder with a slash at its end.
+
+        Raises:
+            StoreUnavailableError: The store refused or did not answer.
         """
 
 
 def pieces(store: Store, stored: Stored) -> Iterator[bytes]:
-    """Yield the bytes of one object by ranges, so that it is never whole in memory.
+    """Yield the bytes of one object in pieces, so that it is never whole in memory.
 
     Raises:
         PayloadError: As ``Store.read``.
     """
     if not stored.size:
-        store.describe(stored.uri)  # There is no range of nothing, but the object may be missing.
+        store.describe(stored.uri)  # Nothing to read, but the object may be missing.
     for start in range(0, stored.size, _PIECE_BYTES):
         yield store.read(stored, start, start + _PIECE_BYTES)
 
 
+def part_name(name: str, token: str, number: int) -> str:
+    """Return the name of one part of an object that is being written: a neighbour of the object.
+
+    ``{folder}/{token}.part-{number}``. No longer than the names of payloads, which end in a UUID.
+
+    Args:
+        name: Name of the object.
+        token: ``new_token()``, one per upload, so that two uploads never share a part.
+        number: Counts from 0.
+    """
+    folder, slash, _ = name.rpartition("/")
+    return f"{folder}{slash}{token}.part-{number:05d}"
+
+
+def new_token() -> str:
+    """Return 16 random hexadecimal digits."""
+    return uuid4().hex[:16]
+
+
+def is_part(name: str) -> bool:
+    """Tell whether an object's name is that of a part: of an upload that is running or was killed.
+
+    No reference names a part. One that is older than any upload can be deleted.
+    """
+    return _PART.fullmatch(name) is not None
+
+
 def is_utf8(text: str) -> bool:
-    # A row can hold what no name can: JSON knows lone surrogates.
+    """Tell whether a name can be encoded: JSON, and so a row, may hold lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -7,13 +7,13 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
-from uuid import uuid4
 
 from ..errors import (
     PayloadCorruptError,
@@ -23,7 +23,18 @@ from ..errors import (
     StoreUnavailableError,
 )
 from .checksums import Checksum, checksum
-from .contract import PAGE_OBJECTS, Listed, Page, Parts, Stored, is_utf8
+from .contract import (
+    PAGE_OBJECTS,
+    Buffer,
+    Listed,
+    Page,
+    Parts,
+    Progress,
+    Stored,
+    is_utf8,
+    new_token,
+    part_name,
+)
 
 if TYPE_CHECKING:
     from ..reference import PayloadReference
@@ -31,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["DirectoryStore", "runs_here"]
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _CHUNK_BYTES = 256 * 1024
 _FOLDER_TRIES = 100
@@ -56,52 +69,63 @@ class DirectoryStore:
         _warn_if_distributed(root)
 
     def put(self, name: str, parts: Parts) -> Stored:
-        """Write to a temporary file beside the final one, then link it under its name."""
+        """Write a temporary file in the same folder, then link it to its name."""
+        return self.put_stream(name, parts)
+
+    def put_stream(self, name: str, chunks: Iterable[Buffer], *, progress: Progress | None = None) -> Stored:
+        """Write a temporary file in the same folder, then link it to its name."""
         uri = f"{self._root}/{name}"
         path = self._resolve(uri)
-        temporary = path.with_name(f".{uuid4().hex}.tmp")
+        temporary = path.with_name(part_name("", new_token(), 0))
+        total, size = Checksum(), 0
+        file = self._in_folder(temporary, uri, lambda: temporary.open("xb"))
         try:
-            file = self._create(temporary, uri)
-            try:
-                with file:
-                    for part in parts:
-                        file.write(part)
+            with file:
+                for chunk in chunks:
+                    with _translated(uri, "stored"):
+                        file.write(chunk)
+                    total.update(chunk)
+                    size += memoryview(chunk).nbytes
+                    if progress:
+                        progress(size)
+                with _translated(uri, "stored"):
                     file.flush()
                     os.fsync(file.fileno())
-                # Unlike a rename, a link never replaces a file that is there.
-                os.link(temporary, path)
-            except FileExistsError as error:
-                raise PayloadExistsError(
-                    f"{uri} exists already and was not overwritten. Names are unique for each try: this is "
-                    "a replayed request or a defect.",
-                    uri=uri,
-                ) from error
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise _unavailable(error, uri, "stored") from error
-        return Stored(uri, "0", sum(memoryview(part).nbytes for part in parts), checksum(parts))
+            with _translated(uri, "stored"):
+                _link(temporary, path, uri)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return Stored(uri, "0", size, str(total))
 
-    def _create(self, path: Path, uri: str) -> BinaryIO:
-        """Open a new file, and make its folders."""
-        tries = 0
-        while True:
-            tries += 1
-            self._check_inside(path, uri)
-            # Not the root: a lost mount is an error and not a new directory.
-            if not self._path.is_dir():
-                raise FileNotFoundError(
-                    errno.ENOENT, "the directory of [gcs_xcom] bucket is gone", self._root
-                )
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+    def copy(self, source: Stored, name: str) -> Stored:
+        """Give the file a second name: a hard link. Only the size is checked."""
+        uri = f"{self._root}/{name}"
+        path = self._resolve(uri)
+        with self._open(source.uri) as file:
+            _check_size(file, source.size, source.uri)
+        self._in_folder(path, uri, lambda: _link(self._resolve(source.uri), path, uri))
+        return source._replace(uri=uri)
+
+    def _in_folder(self, path: Path, uri: str, create: Callable[[], _T]) -> _T:
+        """Make the folders of a path, then call ``create``."""
+        with _translated(uri, "stored"):
+            for tries_left in reversed(range(_FOLDER_TRIES)):
                 self._check_inside(path, uri)
-                return path.open("xb")
-            except (FileNotFoundError, FileExistsError):
-                # Somebody has deleted the folder's last file, and the folder with it; mkdir says that
-                # it exists when it goes between two of its steps.
-                if tries == _FOLDER_TRIES:
-                    raise
+                # Never make the root: a lost mount is an error, not a new directory.
+                if not self._path.is_dir():
+                    raise FileNotFoundError(
+                        errno.ENOENT, "the directory of [gcs_xcom] bucket is gone", self._root
+                    )
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self._check_inside(path, uri)
+                    return create()
+                except (FileNotFoundError, FileExistsError):
+                    # Another process deleted the folder's last file, and the folder with it; mkdir says
+                    # that it exists when that happens between two of its steps.
+                    if not tries_left:
+                        raise
+        raise AssertionError
 
     def get(self, reference: PayloadReference) -> memoryview:
         """Read a file whole."""
@@ -188,7 +212,7 @@ class DirectoryStore:
 
     def list(self, prefix: str, start: str = "") -> Iterator[Page]:
         """Walk the folders; links are neither followed nor listed."""
-        page = []
+        page: Page = []
         for name, status in self._files(prefix, start):
             page.append(Listed(f"{self._root}/{name}", name, "0", status.st_size, status.st_mtime))
             if len(page) == PAGE_OBJECTS:
@@ -196,20 +220,15 @@ class DirectoryStore:
                 page = []
         yield page
 
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """Read one directory; links are not followed."""
+        for name in self._entries(prefix):
+            if name.endswith("/"):
+                yield f"{prefix}{name}"
+
     def _files(self, folder: str, start: str) -> Iterator[tuple[str, os.stat_result]]:
         """Walk in the order of the whole names, as a bucket lists."""
-        try:
-            with os.scandir(self._path / folder) as entries:
-                found = sorted(
-                    f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
-                    for entry in entries
-                    if not entry.is_symlink()
-                )
-        except (FileNotFoundError, NotADirectoryError):
-            return  # Nothing was stored there yet, or the last file of it was deleted meanwhile.
-        except OSError as error:
-            raise _unavailable(error, f"{self._root}/{folder}", "listed") from error
-        for entry in found:
+        for entry in self._entries(folder):
             name = f"{folder}{entry}"
             if entry.endswith("/"):
                 if name >= start or start.startswith(name):
@@ -219,6 +238,20 @@ class DirectoryStore:
                     yield name, (self._path / name).lstat()
                 except FileNotFoundError:
                     continue
+
+    def _entries(self, folder: str) -> list[str]:
+        """Return the names in a folder, those of folders with a slash at their ends, in a bucket's order."""
+        try:
+            with os.scandir(self._path / folder) as entries:
+                return sorted(
+                    f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+                    for entry in entries
+                    if not entry.is_symlink()
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return []  # Nothing was stored there yet, or its last file was just deleted.
+        except OSError as error:
+            raise _unavailable(error, f"{self._root}/{folder}", "listed") from error
 
     def _resolve(self, uri: str) -> Path:
         name = uri.removeprefix(f"{self._root}/")
@@ -233,6 +266,26 @@ class DirectoryStore:
                 f"{uri} leads out of {self._root} through a symbolic link; nothing was read or written",
                 uri=uri,
             )
+
+
+@contextmanager
+def _translated(uri: str, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unavailable(error, uri, verb) from error
+
+
+def _link(source: Path, path: Path, uri: str) -> None:
+    # Unlike a rename, a link never replaces an existing file.
+    try:
+        os.link(source, path)
+    except FileExistsError as error:
+        raise PayloadExistsError(
+            f"{uri} exists already and was not overwritten. Names are unique for each try: this is "
+            "a replayed request or a defect.",
+            uri=uri,
+        ) from error
 
 
 def _check_size(file: FileIO, size: int, uri: str) -> None:
