@@ -92,7 +92,7 @@ def _same_leaf(one: Any, other: Any) -> bool:
             one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
         )
     if library in ("pandas", "polars", "pyarrow") and kind.__name__ in _FRAMES:
-        from .frames.formats import frames_equal
+        from .frames.equality import frames_equal
 
         return frames_equal(one, other) is None
     if not has_equality(kind):

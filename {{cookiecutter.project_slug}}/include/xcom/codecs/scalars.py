@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from ..errors import PayloadCorruptError, UnsupportedTypeError
+from ..errors import PayloadCorruptError
+from . import time_zones
 
 __all__ = ["from_node", "to_node"]
 
@@ -25,6 +26,8 @@ def to_node(value: Any) -> dict[str, Any] | None:
     known = _KNOWN.get(kind)
     if known is not None:
         return {known[0]: known[1](value)}
+    if isinstance(value, tzinfo):
+        return {"$timezone": time_zones.to_content(value)}
     library = kind.__module__.partition(".")[0]
     if library == "numpy":
         return _numpy_node(value)
@@ -50,55 +53,23 @@ def from_node(tag: str, content: Any) -> Any:
 def _datetime_content(value: datetime) -> str | list[Any]:
     if value.tzinfo is None and not value.fold:
         return value.isoformat()
-    return [value.replace(tzinfo=None, fold=0).isoformat()[:26], value.fold, _zone_content(value.tzinfo)]
+    return [
+        value.replace(tzinfo=None, fold=0).isoformat()[:26],
+        value.fold,
+        _zone_content(value.tzinfo, value),
+    ]
 
 
 def _time_content(value: time) -> list[Any]:
     return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone_content(value.tzinfo)]
 
 
-def _zone_content(zone: tzinfo | None) -> list[Any] | None:
-    """Name a time zone so that the same one, of the same class, can be had again."""
-    if zone is None:
-        return None
-    kind = type(zone)
-    if isinstance(zone, timezone):
-        offset = zone.utcoffset(None)
-        # The name is part of the zone only if it was given: others are computed from the offset.
-        name = zone.tzname(None)
-        return ["fixed", _duration(offset), None if name == timezone(offset).tzname(None) else name]
-    if type(zone) is ZoneInfo and zone.key:
-        return ["zone", zone.key]
-    if kind.__module__.startswith("pendulum."):
-        if kind.__name__ == "FixedTimezone":
-            return ["pendulum-fixed", zone.offset, zone.name]  # type: ignore[attr-defined]
-        if kind.__name__ == "Timezone":
-            return ["pendulum-zone", zone.name]  # type: ignore[attr-defined]
-    raise UnsupportedTypeError(
-        f"the time zone {zone!r} is a {kind.__module__}.{kind.__qualname__}; use zoneinfo.ZoneInfo or "
-        "datetime.timezone",
-        path=".tzinfo",
-    )
+def _zone_content(zone: tzinfo | None, at: datetime | None = None) -> list[Any] | None:
+    return None if zone is None else time_zones.to_content(zone, at)
 
 
 def _zone(content: list[Any] | None) -> tzinfo | None:
-    if content is None:
-        return None
-    kind, *rest = content
-    if kind == "fixed":
-        offset = timedelta(*rest[0])
-        if not offset and rest[1] is None:
-            return timezone.utc
-        return timezone(offset) if rest[1] is None else timezone(offset, rest[1])
-    if kind == "zone":
-        return ZoneInfo(rest[0])
-    import pendulum
-
-    if kind == "pendulum-fixed":
-        return pendulum.FixedTimezone(rest[0], rest[1])
-    if kind == "pendulum-zone":
-        return pendulum.Timezone(rest[0])
-    raise PayloadCorruptError(f"the payload has a time zone of unknown kind {kind!r}")
+    return None if content is None else time_zones.from_content(content)
 
 
 def _datetime(content: str | list[Any]) -> datetime:
@@ -156,7 +127,7 @@ def _pandas_node(value: Any) -> dict[str, Any] | None:
     if kind is pd.Timestamp:
         naive = value.tz_localize(None) if value.tz is not None else value
         count = int(naive.asm8.view("i8"))
-        return {"$pandas.Timestamp": [count, value.unit, value.fold, _zone_content(value.tz)]}
+        return {"$pandas.Timestamp": [count, value.unit, value.fold, _zone_content(value.tz, value)]}
     if kind is pd.Timedelta:
         return {"$pandas.Timedelta": [int(value.asm8.view("i8")), value.unit]}
     if kind is pd.Period:

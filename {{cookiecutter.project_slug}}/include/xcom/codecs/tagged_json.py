@@ -19,14 +19,14 @@ from typing import Any, ClassVar
 
 from ..errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
 from . import scalars
-from .base import Buffer, Codec, Encoded
+from .base import Buffer, Change, Codec, Encoded
 from .classes import build, class_name, fields_of, find_class, serde
 from .compression import compress, decompress
 from .equality import canonical_text, difference
 from .plain_json import gc_paused
 from .zip_bundle import is_bundle, pack, unpack
 
-__all__ = ["TreeCodec"]
+__all__ = ["TreeCodec", "dump", "load"]
 
 _SKELETON = "value.json"
 # Bytes up to here stand in the skeleton as base64: a member of their own costs about 200 bytes.
@@ -34,6 +34,47 @@ _MEMBER_BYTES = 1024
 _LARGEST_PLAIN_INT = 2**63
 
 _FACTORIES = {kind.__name__: kind for kind in (list, dict, set, int, float, str, tuple)}
+
+
+def dump(value: Any, changes: list[Change] | None = None) -> Any:
+    """Turn a value into plain JSON: dicts, lists, str, int of 64 bits, finite float, bool and None.
+
+    For values that stand within another format, such as labels of a frame; frames and arrays inside
+    the value are refused.
+
+    Args:
+        value: Any value.
+        changes: Receives the parts that have no exact form and come back as Airflow's default would
+            return them. Without it they are refused.
+
+    Raises:
+        UnsupportedTypeError: Its attribute ``path`` is the place within the value.
+    """
+    writer = _Writer(None)
+    try:
+        node = writer.node(value)
+        changed = difference(value, load(_loads(_dumps(node)))) if writer.must_verify else None
+    except RecursionError:
+        raise UnsupportedTypeError("the value contains itself, or is nested too deep") from None
+    if changed is not None:
+        raise UnsupportedTypeError("the value would not come back unchanged", path=changed)
+    return node
+
+
+def load(node: Any) -> Any:
+    """Turn what ``dump`` returned back into the value; lists and dicts of ``node`` are changed in place.
+
+    Raises:
+        PayloadCorruptError: ``dump`` does not write this.
+    """
+
+    def no_part(*_: Any) -> Any:
+        raise PayloadCorruptError("the payload names a part, and has none")
+
+    try:
+        return _Reader(no_part, {}).node(node)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise PayloadCorruptError(f"the payload's JSON is not what was written: {error!r:.200}") from error
 
 
 class TreeCodec:
@@ -114,7 +155,7 @@ class TreeCodec:
 class _Writer:
     """Turns a value into a skeleton and collects its parts."""
 
-    def __init__(self, part_codec: Callable[[type], Codec | None]) -> None:
+    def __init__(self, part_codec: Callable[[type], Codec | None] | None) -> None:
         self.parts: list[tuple[str, Encoded]] = []
         self.must_verify = False
         self._part_codec = part_codec
@@ -177,9 +218,9 @@ class _Writer:
         return pairs
 
     def _leaf(self, value: Any, kind: type) -> Any:
-        if kind in (bytes, bytearray) and len(value) <= _MEMBER_BYTES:
+        if kind in (bytes, bytearray) and (self._part_codec is None or len(value) <= _MEMBER_BYTES):
             return {f"${kind.__name__}": base64.b64encode(value).decode()}
-        codec = self._part_codec(kind)
+        codec = self._part_codec(kind) if self._part_codec is not None else None
         if codec is not None:
             part = codec.encode(value)
             name = f"{len(self.parts)}.{part.extension}"
