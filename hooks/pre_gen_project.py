@@ -109,7 +109,6 @@ CHECKS = {
     "executor": check_choice(["LocalExecutor", "CeleryExecutor"]),
     "dataframe_library": check_choice(["pandas", "polars"]),
     "include_examples": check_boolean,
-    "payload_viewer": check_boolean,
     "ci": check_choice(["none", "github"]),
 }
 

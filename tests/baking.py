@@ -27,13 +27,11 @@ COMBINATIONS: dict[str, dict[str, str]] = {
         "executor": "CeleryExecutor",
         "dataframe_library": "polars",
         "include_examples": "false",
-        "payload_viewer": "false",
     },
     "3.2-local-polars-examples": {
         "ci": "github",
         "runtime_version": "3.2-9",
         "dataframe_library": "polars",
-        "payload_viewer": "false",
     },
     "3.2-celery-pandas-bare": {
         "runtime_version": "3.2-9",
@@ -43,7 +41,6 @@ COMBINATIONS: dict[str, dict[str, str]] = {
     "3.1-local-pandas-bare": {
         "runtime_version": "3.1-21",
         "include_examples": "false",
-        "payload_viewer": "false",
     },
     "3.1-local-pandas-examples-workflow": {
         "ci": "github",

@@ -100,7 +100,7 @@ ALWAYS = [
     "include/xcom/viewer/words.py",
     "include/xcom_backend.py",
     "packages.txt",
-    "plugins/.gitkeep",
+    "plugins/payload_viewer.py",
     "pyproject.toml",
     "requirements-dev.txt",
     "requirements.txt",
@@ -117,9 +117,6 @@ EXAMPLES = [
     "tests/test_flights.py",
 ]
 
-# payload_viewer
-VIEWER = ["plugins/payload_viewer.py"]
-
 # ci=github
 GITHUB = [".github/dependabot.yml", ".github/workflows/ci.yml"]
 
@@ -133,13 +130,11 @@ VERBATIM_FOLDERS = ("include/xcom", "include/xcom_backend.py")
 def expected_files(answers: dict[str, str]) -> list[str]:
     """List the files that a project with these answers has."""
     with_examples = answers.get("include_examples", "true") == "true"
-    with_viewer = answers.get("payload_viewer", "true") == "true"
     has_workflow = answers.get("ci") == "github"
     return sorted(
         [
             *ALWAYS,
             *(EXAMPLES if with_examples else []),
-            *(VIEWER if with_viewer else []),
             *(GITHUB if has_workflow else []),
         ]
     )

@@ -31,10 +31,9 @@ CHOICES = {
     "executor": ["LocalExecutor", "CeleryExecutor"],
     "dataframe_library": ["pandas", "polars"],
     "include_examples": ["true", "false"],
-    "payload_viewer": ["true", "false"],
     "ci": ["none", "github"],
 }
-SWITCHES = {"include_examples", "payload_viewer"}
+SWITCHES = {"include_examples"}
 
 
 def test_combinations_cover_every_pair_of_answers() -> None:

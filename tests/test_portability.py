@@ -101,7 +101,7 @@ def test_hook_needs_the_standard_library_alone(hook: str, baker: Callable[..., B
     }
     answers = '{"project_name": "A", "project_slug": "a", "runtime_version": "3.3-8", "gcs_bucket": "abc",'
     answers += '"executor": "LocalExecutor", "dataframe_library": "pandas", "include_examples": true,'
-    answers += '"payload_viewer": true, "ci": "none"}'
+    answers += '"ci": "none"}'
 
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", source.replace("{{ cookiecutter | tojson }}", answers)],

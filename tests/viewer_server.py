@@ -25,7 +25,7 @@ from servers import answers
 __all__ = ["HAS_TEAMS", "HOSTILE", "NOW", "USERS", "Answer", "ViewerServer", "start"]
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "{{cookiecutter.project_slug}}"
-PLUGIN = "{% if cookiecutter.payload_viewer %}payload_viewer.py{% endif %}"
+PLUGIN = "payload_viewer.py"
 NOW = "2026-11-01 12:00:00.000000"
 insert = partial(servers.insert, now=NOW)
 SECRET = "0123456789abcdef" * 8

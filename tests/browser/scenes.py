@@ -48,7 +48,12 @@ def fill(server: ViewerServer) -> None:
             archive.writestr("value.json", json.dumps({"$part": [text, "bytes", 1, text]}))
             archive.writestr(text, text)
         server.add_payload(
-            sink.getvalue(), f"members {place}", codec="tree", extension="zip", dag_id="hostile", run_id=RUN
+            sink.getvalue(),
+            f"members {place}",
+            codec="tagged-json",
+            extension="zip",
+            dag_id="hostile",
+            run_id=RUN,
         )
 
 

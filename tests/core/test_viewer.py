@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import os
 import re
 import struct
 import subprocess
@@ -15,6 +16,7 @@ import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,14 @@ import pytest
 from include.xcom import codecs
 from include.xcom.codecs.base import Encoded
 from include.xcom.errors import PayloadCorruptError, PayloadError, PayloadTooLargeError
-from include.xcom.settings import Settings
+from include.xcom.settings import Settings, is_viewer_enabled
 from include.xcom.viewer import blob, charts, child, frame, limits, pages
 from include.xcom.viewer.inspector import ViewTimeoutError, inspect
 from include.xcom.viewer.pipe import PipedFile, Window
 from include.xcom.viewer.ranged import Held
 
-SETTINGS = Settings(bucket="file:///nowhere", threshold_bytes=0)
+PROJECT = Path(codecs.__file__).parents[3]
+PLUGIN = PROJECT / "plugins" / "payload_viewer.py"
 
 
 class Counted(PipedFile):
@@ -186,14 +189,14 @@ def test_every_codec_summarizes_what_it_writes(name: str) -> None:
     """From its own bytes, without the package of the value, and as a page."""
     made = {
         "json": lambda: [{"text": "x" * 90, "number": place} for place in range(2000)],
-        "tree": lambda: {"when": date(2013, 1, 1), "table": TABLE, "text": "x" * 90_000},
+        "tagged-json": lambda: {"when": date(2013, 1, 1), "table": TABLE, "text": "x" * 90_000},
         "bytes": lambda: b"text" * 50,
-        "numpy": lambda: np.eye(3),
-        "pyarrow": lambda: TABLE,
-        "pandas": lambda: pytest.importorskip("pandas", reason="pandas is not installed").DataFrame(
+        "npy": lambda: np.eye(3),
+        "arrow-table": lambda: TABLE,
+        "pandas-frame": lambda: pytest.importorskip("pandas", reason="pandas is not installed").DataFrame(
             {"number": [1, 2, 2], "text": ["a", None, "b"]}, index=["x", "y", "z"]
         ),
-        "polars": lambda: pytest.importorskip("polars", reason="polars is not installed").DataFrame(
+        "polars-frame": lambda: pytest.importorskip("polars", reason="polars is not installed").DataFrame(
             {"number": [1, 2, 2], "text": ["a", None, "b"]}
         ),
     }
@@ -201,7 +204,7 @@ def test_every_codec_summarizes_what_it_writes(name: str) -> None:
     shown = inspect(Held(payload), {"codec": codec}).shown
 
     assert codec == name
-    if name in ("pandas", "polars"):
+    if name in ("pandas-frame", "polars-frame"):
         assert (shown["kind"], shown["rows"]) == ("frame", 3)
         number, text = shown["columns"][:2]
         assert (number["name"], number["min"], number["max"], number["distinct"]) == ("number", "1", "2", 2)
@@ -671,19 +674,66 @@ def test_window_is_a_file_of_its_own() -> None:
     assert window.range(2, 99) == b"56"
 
 
+LOAD_PLUGIN = """
+import importlib.util, sys, time
+import airflow.plugins_manager
+
+before = set(sys.modules)
+start = time.process_time()
+spec = importlib.util.spec_from_file_location("payload_viewer", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+spent = time.process_time() - start
+plugin = module.PayloadViewerPlugin
+tabs = [view["name"] for view in plugin.external_views]
+print(spent, len(plugin.fastapi_apps), ",".join(tabs) or "-", *sorted(set(sys.modules) - before))
+assert module.has_tabs("3.1.0") and not module.has_tabs("3.0.6")
+"""
+HAS_TABS = tuple(int(part) for part in version("apache-airflow-core").split(".")[:2]) >= (3, 1)
+
+
+def load_plugin(**settings: str) -> subprocess.CompletedProcess[str]:
+    """Load the plugin in a process of its own, as a component of Airflow does."""
+    return subprocess.run(
+        [sys.executable, "-c", LOAD_PLUGIN, str(PLUGIN)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {f"AIRFLOW__GCS_XCOM__{name}": value for name, value in settings.items()},
+    )
+
+
 def test_importing_the_plugin_imports_nothing_heavy() -> None:
     """Every component of Airflow loads it."""
-    plugin = Path(__file__).parents[2] / "plugins" / "payload_viewer.py"
-    code = (
-        "import sys, time, airflow.plugins_manager, importlib.util as u; before = set(sys.modules); "
-        "spec = u.spec_from_file_location('payload_viewer', sys.argv[1]); m = u.module_from_spec(spec); "
-        "start = time.process_time(); spec.loader.exec_module(m); spent = time.process_time() - start; "
-        "assert m._has_tabs('3.1.0') and not m._has_tabs('3.0.6'); print(spent, ' '.join(sorted(set(sys.modules) - before)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(plugin)], capture_output=True, text=True, check=True
-    )
-    spent, *names = done.stdout.splitlines()[-1].split()
+    done = load_plugin()
+    spent, apps, tabs, *names = done.stdout.splitlines()[-1].split()
 
+    assert (apps, tabs) == (("1", "Payloads,Payloads") if HAS_TABS else ("0", "-"))
     assert float(spent) < 0.05
     assert not {"pandas", "pyarrow", "numpy", "fastapi", "include.xcom.viewer"} & set(names)
+
+
+def test_setting_switches_the_pages_off() -> None:
+    """No tab and no application, without a new bake, and in components that know no bucket."""
+    assert load_plugin(VIEWER="false", BUCKET="").stdout.splitlines()[-1].split()[1:3] == ["0", "-"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("false", False), ("Off", False), ("0", False), ("TRUE", True), ("", True)]
+)
+def test_setting_takes_the_words_of_a_boolean(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: bool
+) -> None:
+    """In any case; without a word the pages are on."""
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__VIEWER", value)
+
+    assert is_viewer_enabled() is expected
+
+
+def test_setting_that_is_neither_true_nor_false_is_refused() -> None:
+    """The pages stay off, and the error names the setting, its value and what is allowed."""
+    done = load_plugin(VIEWER="maybe")
+
+    assert done.returncode != 0
+    assert "SettingsError" in done.stderr and "[gcs_xcom] viewer is 'maybe'" in done.stderr
+    assert "allowed are true and false" in done.stderr

@@ -90,13 +90,13 @@ def _fill_hostile(server: ViewerServer) -> None:
         with zipfile.ZipFile(sink, "w") as archive:
             archive.writestr("value.json", json.dumps({"$part": [text, "bytes", 1, text]}))
             archive.writestr(text, b"bytes")
-        server.add_payload(sink.getvalue(), f"members {place}", codec="tree", extension="zip")
-    server.add_payload(b"PAR1 of a later age", "newer", codec="pandas", version=99)
+        server.add_payload(sink.getvalue(), f"members {place}", codec="tagged-json", extension="zip")
+    server.add_payload(b"PAR1 of a later age", "newer", codec="pandas-frame", version=99)
     server.add_payload(b"PAR1 of another", "unknown", codec="feather")
     repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 1500, pa.int32()), ["y" * 2_000_000])
     sink = io.BytesIO()
     pq.write_table(pa.table({"x": repeated}), sink)
-    server.add_payload(sink.getvalue(), "bomb", codec="pyarrow", extension="parquet")
+    server.add_payload(sink.getvalue(), "bomb", codec="arrow-table", extension="parquet")
     honest = server.add(np.arange(9), "honest", run_id="absurd")
     for name, changed in (
         ("bytes", {"bytes": 10**400}),
@@ -449,7 +449,7 @@ def test_instance_lists_all_and_opens_the_return_value(server: ViewerServer) -> 
     assert "facts" in page and "in the database" in page
     assert f"{server.payloads.as_uri()}/xcom/sales/manual__1/load/-1/return_value/" in page
     for name, text in (
-        ("Kept as", "pandas"),
+        ("Kept as", "pandas-frame"),
         ("Written", "2026-11-01 12:00:00 UTC"),
         ("Stored", r"\d\.\d kB"),
         ("In memory", r"\d+(\.\d)? kB"),
@@ -628,7 +628,7 @@ def test_large_parquet_is_read_by_ranges(gcs_server: Any, tmp_path: Path) -> Non
     name = object_name("xcom", owner, "0" * 32, "parquet")
     generation = gcs_server.write(name, payload)
     reference = PayloadReference(
-        f"gs://{gcs_server.bucket}/{name}", "pandas.DataFrame", size, size, "pandas", 1,
+        f"gs://{gcs_server.bucket}/{name}", "pandas.DataFrame", size, size, "pandas-frame", 1,
         checksum([payload]), generation,
     )  # fmt: skip
     del payload

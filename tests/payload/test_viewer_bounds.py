@@ -176,7 +176,7 @@ def test_zip_file_with_a_huge_directory_is_too_large(client: TestClient, show: A
     """The API server itself never looks into it, and the process that does may not read so much."""
     size = limits.READ_BYTES + 1
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, size, 0, 0)
-    source = show(b"PK\x03\x04" + bytes(size - 4) + end, "tree")
+    source = show(b"PK\x03\x04" + bytes(size - 4) + end, "tagged-json")
     answer = client.get(f"/image/{PATH}&part=0.bin")
 
     assert answer.status_code == 413
@@ -191,7 +191,7 @@ def test_picture_in_a_bundle_is_read_by_itself(client: TestClient, show: Any) ->
         archive.writestr("value.json", b"{}")
         archive.writestr("0.parquet", bytes(5 * limits.MIB))
         archive.writestr("1.bin", PNG)
-    source = show(sink.getvalue(), "tree")
+    source = show(sink.getvalue(), "tagged-json")
     answer = client.get(f"/image/{PATH}&part=1.bin")
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
@@ -423,7 +423,7 @@ def test_line_of_the_log_holds_no_control_character(
 
 def test_bundle_that_is_none_has_no_picture(client: TestClient, show: Any) -> None:
     """It is not called altered, and the status says that the request was understood."""
-    show(b"PK\x03\x04 and nothing of a zip file", "tree")
+    show(b"PK\x03\x04 and nothing of a zip file", "tagged-json")
     answer = client.get(f"/image/{PATH}&part=0.bin")
 
     assert answer.status_code == 422

@@ -89,7 +89,7 @@ def database(
 
 def reference(size: int, raw: int = 10) -> dict[str, Any]:
     """Return the row of a payload of so many bytes."""
-    made = PayloadReference("gs://b/xcom/o", "pandas.DataFrame", size, raw, "pandas", 1, "0" * 8, "1")
+    made = PayloadReference("gs://b/xcom/o", "pandas.DataFrame", size, raw, "pandas-frame", 1, "0" * 8, "1")
     return made.to_row()
 
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from .errors import SettingsError
 
-__all__ = ["BUCKET_VARIABLE", "SECTION", "Settings", "load_settings"]
+__all__ = ["BUCKET_VARIABLE", "SECTION", "Settings", "is_viewer_enabled", "load_settings"]
 
 SECTION = "gcs_xcom"
 BUCKET_VARIABLE = "XCOM_BACKEND_DATA_GCS_NAME"
@@ -48,6 +48,7 @@ class Settings:
         legacy_references: Follow ``gcs://`` strings that the 2023 backend wrote.
         read_uris: More places that references may point to, as ``gs://bucket/prefix/`` or
             ``file:///path/``; never written to.
+        viewer: Add the pages "Payloads" to Airflow's UI. Takes effect when the API server starts.
     """
 
     bucket: str
@@ -60,6 +61,7 @@ class Settings:
     frame_format: str = "parquet"
     legacy_references: bool = False
     read_uris: tuple[str, ...] = ()
+    viewer: bool = True
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work, all of them in one error.
@@ -92,19 +94,7 @@ def load_settings() -> Settings:
         SettingsError: A value is missing or malformed. The message names each setting, its value,
             where the value comes from, and what is allowed.
     """
-    from airflow.configuration import conf
-
-    values: dict[str, Any] = {}
-    problems: dict[str, str] = {}
-    for name, parse in _PARSERS.items():
-        text = conf.get(SECTION, name, fallback="")
-        text = text.strip() if text else ""
-        if not text:
-            continue
-        try:
-            values[name] = parse(text)
-        except ValueError as error:
-            problems[name] = f"is {text!r}; {error}"
+    values, problems = _configured(*_PARSERS)
     if "bucket" not in values:
         values["bucket"] = _bucket_variable()
     # A placeholder keeps the other settings checked too: all problems are named at once.
@@ -115,6 +105,36 @@ def load_settings() -> Settings:
     if problems:
         raise _settings_error(problems)
     return settings
+
+
+def is_viewer_enabled() -> bool:
+    """Return the setting ``viewer`` without reading the others: a component that has no bucket may ask.
+
+    Raises:
+        SettingsError: The value is neither true nor false.
+    """
+    values, problems = _configured("viewer")
+    if problems:
+        raise _settings_error(problems)
+    return bool(values.get("viewer", Settings.viewer))
+
+
+def _configured(*names: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of the settings that are set, and what is wrong with the others."""
+    from airflow.configuration import conf
+
+    values: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for name in names:
+        text = conf.get(SECTION, name, fallback="")
+        text = text.strip() if text else ""
+        if not text:
+            continue
+        try:
+            values[name] = _PARSERS[name](text)
+        except ValueError as error:
+            problems[name] = f"is {text!r}; {error}"
+    return values, problems
 
 
 def _bucket_variable() -> str:
@@ -170,6 +190,7 @@ _PARSERS: dict[str, Any] = {
     "frame_format": str.lower,
     "legacy_references": _switch,
     "read_uris": _list,
+    "viewer": _switch,
 }
 
 

@@ -1,8 +1,8 @@
-"""Names the payload viewer to Airflow: a tab "Payloads" on task instances and on Dag runs.
+"""Add the tab "Payloads" to task instances and Dag runs in Airflow's UI.
 
-Every component of Airflow loads this file, so it imports next to nothing; the pages themselves are
-imported in the API server, at the first request. Airflow 3.0 knows no such tabs: there this plugin
-adds nothing.
+Every component of Airflow loads this file, so it imports next to nothing. The API server imports the
+pages at the first request. ``[gcs_xcom] viewer = false`` switches them off; Airflow 3.0 has no such
+tabs.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from typing import Any, ClassVar
 from airflow import __version__
 from airflow.plugins_manager import AirflowPlugin
 
+from include.xcom.settings import is_viewer_enabled
+
 PREFIX = "/payload-viewer"
 
 
 class PayloadViewer:
-    """An ASGI application that is imported when it is first asked."""
+    """ASGI application that imports the pages at the first request."""
 
     def __init__(self) -> None:
         self._app: Any = None
         self._importing = Lock()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on."""
+        """Pass a request to the pages."""
         if self._app is None:
             import asyncio
 
-            # Elsewhere than in the event loop, which answers all others meanwhile.
+            # In a thread: the event loop keeps answering other requests.
             await asyncio.get_running_loop().run_in_executor(None, self._make)
         await self._app(scope, receive, send)
 
@@ -40,24 +42,25 @@ class PayloadViewer:
                 self._app = make_app()
 
 
-def _has_tabs(version: str) -> bool:
+def has_tabs(version: str) -> bool:
+    """Tell whether this version of Airflow shows pages of plugins as tabs."""
     major, minor = (int(part) for part in version.split(".")[:2])
     return (major, minor) >= (3, 1)
 
 
 class PayloadViewerPlugin(AirflowPlugin):
-    """What Airflow asks of a plugin."""
+    """The plugin as Airflow lists it."""
 
     name = "payload_viewer"
     fastapi_apps: ClassVar[list[Any]] = []
     external_views: ClassVar[list[Any]] = []
 
 
-if _has_tabs(__version__):
+if has_tabs(__version__) and is_viewer_enabled():
     PayloadViewerPlugin.fastapi_apps = [
         {"app": PayloadViewer(), "url_prefix": PREFIX, "name": "Payload viewer"}
     ]
-    # Without a slash in front: the path is below that of Airflow's own pages, whatever it may be.
+    # No leading slash: the path is relative to the base URL of Airflow's own pages.
     PayloadViewerPlugin.external_views = [
         {
             "name": "Payloads",
