@@ -71,6 +71,7 @@ ALWAYS = [
     "include/xcom/stores/credentials.py",
     "include/xcom/stores/directory.py",
     "include/xcom/stores/transport.py",
+    "include/xcom/units.py",
     "include/xcom/viewer/__init__.py",
     "include/xcom/viewer/app.py",
     "include/xcom/viewer/array.py",
