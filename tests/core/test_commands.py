@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import include.xcom
 import pytest
 from include.xcom import metrics, payloads, settings
 from include.xcom.__main__ import main
@@ -30,7 +31,7 @@ from include.xcom.settings import load_settings
 from include.xcom.stores import own_store
 
 RUN = "scheduled__2026-11-01T00:00:00+00:00"
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(include.xcom.__file__).parents[2]
 
 
 class FakeAirflow(ThreadingHTTPServer):
