@@ -28,6 +28,8 @@ def left_to_do():
         "ENV AIRFLOW__CORE__XCOM_BACKEND ", "ENV AIRFLOW__CORE__XCOM_BACKEND="
     ):
         yield "Dockerfile: add the line  ENV " + BACKEND
+    if "GCPBucketXComBackend" not in text_of("airflow_local_settings.py"):
+        yield "airflow_local_settings.py: add the lines that set the backend for astro dev start --standalone"
     requirements = text_of("requirements.txt").lower().replace("_", "-")
     if missing := [name for name in NEEDED if name not in requirements]:
         yield "requirements.txt: add " + ", ".join(missing) + ", each with a lower bound"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
+from include.xcom.commands.mode import examine_mode
 from include.xcom.errors import SettingsError
 from include.xcom.settings import Settings, load_settings
 
@@ -91,7 +93,7 @@ def test_all_problems_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         load_settings()
 
     text = str(caught.value)
-    assert caught.value.settings == [
+    assert sorted(caught.value.problems) == [
         "bucket",
         "concurrency",
         "frame_format",
@@ -178,5 +180,102 @@ def test_error_survives_pickling() -> None:
     copy = pickle.loads(pickle.dumps(caught.value))
 
     assert str(copy) == str(caught.value)
-    assert copy.settings == ["bucket"]
+    assert list(copy.problems) == ["bucket"]
     assert copy.uri is None
+
+
+@pytest.fixture
+def standalone_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The AIRFLOW_HOME that `astro dev start --standalone` sets, with no bucket named anywhere."""
+    home = tmp_path / "my project" / ".astro" / "standalone"
+    for name in ("AIRFLOW__GCS_XCOM__BUCKET", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AIRFLOW_HOME", str(home))
+    monkeypatch.setenv("ASTRONOMER_ENVIRONMENT", "local")
+    monkeypatch.setattr("include.xcom.settings._bucket_variable", lambda: "")
+    load_settings.cache_clear()
+    return home
+
+
+def test_standalone_mode_has_a_folder_without_any_setting(standalone_home: Path) -> None:
+    """It is made when it is first needed, so a clone and a fresh start both work."""
+    assert load_settings().bucket == (standalone_home / "xcoms").as_uri()
+    assert (standalone_home / "xcoms").is_dir()
+    assert [found.message.partition(":")[0] for found in examine_mode()] == ["astro dev start --standalone"]
+
+
+def test_standalone_mode_takes_a_bucket_that_is_named(
+    standalone_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a Variable in airflow_settings.yaml, which the containers' own one beats, or by a setting."""
+    monkeypatch.setattr("include.xcom.settings._bucket_variable", lambda: "acme-of-mine")
+
+    assert load_settings().bucket == "acme-of-mine"
+    assert not standalone_home.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        pytest.param("KUBERNETES_SERVICE_HOST", "10.0.0.1", id="kubernetes"),
+        pytest.param("ASTRONOMER_ENVIRONMENT", "cloud", id="astro"),
+        pytest.param("COMPOSER_ENVIRONMENT", "prod", id="composer"),
+        pytest.param("K_SERVICE", "airflow", id="cloud-run"),
+    ],
+)
+def test_standalone_folder_is_refused_in_a_deployment(
+    variable: str, text: str, standalone_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is neither shared nor kept; the message says what to name instead."""
+    monkeypatch.setenv(variable, text)
+
+    with pytest.raises(SettingsError, match=rf"refused in a deployment \({variable} is set\)") as caught:
+        load_settings()
+
+    assert "allowed is the name of a GCS bucket, for example acme-xcom" in str(caught.value)
+    assert not standalone_home.exists()
+
+
+@pytest.mark.parametrize("home", ["airflow", ".astro", ".astro/standalone/airflow", "standalone"])
+def test_no_other_home_has_a_default_folder(
+    home: str, standalone_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The containers of `astro dev start` say ASTRONOMER_ENVIRONMENT=local too, and have a bucket."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / home))
+
+    with pytest.raises(SettingsError, match="bucket is empty"):
+        load_settings()
+    assert list(tmp_path.rglob("xcoms")) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        pytest.param({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "Kubernetes", id="kubernetes"),
+        pytest.param(
+            {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "ASTRONOMER_ENVIRONMENT": "cloud"},
+            "an Astro Deployment",
+            id="astro",
+        ),
+        pytest.param(
+            {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "COMPOSER_ENVIRONMENT": "prod"},
+            "Cloud Composer",
+            id="composer",
+        ),
+        pytest.param({"ASTRONOMER_ENVIRONMENT": "local"}, "astro dev start: containers", id="astro-dev"),
+    ],
+)
+def test_doctor_names_the_way_airflow_is_run(
+    variables: dict[str, str], mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Composer, Astro and agents run in Kubernetes too; the narrower name is said."""
+    for name in ("KUBERNETES_SERVICE_HOST", "ASTRONOMER_ENVIRONMENT", "COMPOSER_ENVIRONMENT", "K_SERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+
+    (found,) = examine_mode()
+
+    assert found.level == "ok"
+    assert found.message.startswith(mode)

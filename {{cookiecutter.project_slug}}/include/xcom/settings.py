@@ -2,8 +2,9 @@
 
 Every setting can stand in ``airflow.cfg``, in an environment variable
 ``AIRFLOW__GCS_XCOM__<NAME>``, or in the configuration overrides of a managed Airflow. The bucket
-alone has a second home, the Airflow Variable ``XCOM_BACKEND_DATA_GCS_NAME``, so that deployments
-that share a configuration can each have their own.
+can also be named by the Airflow Variable ``XCOM_BACKEND_DATA_GCS_NAME``, so that deployments that
+share a configuration can each have their own. Only ``astro dev start --standalone`` needs neither:
+it has no emulator, so payloads go to a folder in its AIRFLOW_HOME.
 """
 
 from __future__ import annotations
@@ -12,12 +13,21 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from .errors import SettingsError
 
-__all__ = ["BUCKET_VARIABLE", "SECTION", "Settings", "is_viewer_enabled", "load_settings"]
+__all__ = [
+    "BUCKET_VARIABLE",
+    "SECTION",
+    "Settings",
+    "is_standalone",
+    "is_viewer_enabled",
+    "load_settings",
+    "platform_variables",
+]
 
 SECTION = "gcs_xcom"
 BUCKET_VARIABLE = "XCOM_BACKEND_DATA_GCS_NAME"
@@ -27,6 +37,13 @@ _KIB = 1024
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 # A narrow choice: such a prefix reads the same in a URI, a shell, a path and an IAM condition.
 _PREFIX_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+@~-]*")
+_STANDALONE_HOME = (".astro", "standalone")
+_PLATFORM_VARIABLES = (
+    "KUBERNETES_SERVICE_HOST",
+    "ASTRONOMER_ENVIRONMENT",
+    "COMPOSER_ENVIRONMENT",
+    "K_SERVICE",
+)
 _SEPARATORS = re.compile(r"[,\s]+")
 
 
@@ -96,7 +113,11 @@ def load_settings() -> Settings:
     """
     values, problems = _configured(*_PARSERS)
     if "bucket" not in values:
-        values["bucket"] = _bucket_variable()
+        try:
+            values["bucket"] = _bucket_variable() or _standalone_folder()
+        except ValueError as error:
+            values["bucket"] = ""
+            problems["bucket"] = str(error)
     # A placeholder keeps the other settings checked too: all problems are named at once.
     try:
         settings = Settings(**values)
@@ -148,6 +169,35 @@ def _bucket_variable() -> str:
 
         text = StoredVariable.get(BUCKET_VARIABLE, default_var="")
     return str(text or "").strip()
+
+
+def is_standalone() -> bool:
+    """Return whether this is ``astro dev start --standalone``: Airflow on the host, without containers."""
+    return Path(os.environ.get("AIRFLOW_HOME", "")).parts[-2:] == _STANDALONE_HOME
+
+
+def platform_variables() -> list[str]:
+    """Return the environment variables by which a platform says that this is one of its containers."""
+    # The Astro CLI sets ASTRONOMER_ENVIRONMENT=local on a developer's machine.
+    return [name for name in _PLATFORM_VARIABLES if os.environ.get(name) not in (None, "", "local")]
+
+
+def _standalone_folder() -> str:
+    """Return the URI of standalone mode's own folder, made when first needed; ``""`` in any other mode.
+
+    Raises:
+        ValueError: This looks like a deployment, whose disk is neither shared nor kept.
+    """
+    if not is_standalone():
+        return ""
+    folder = Path(os.environ["AIRFLOW_HOME"]) / "xcoms"
+    if found := platform_variables():
+        raise ValueError(
+            f"is empty, and {folder}, where `astro dev start --standalone` keeps payloads, is refused in a "
+            f"deployment ({', '.join(found)} is set); allowed is the name of a GCS bucket, for example acme-xcom"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.as_uri()
 
 
 def _whole_number(text: str) -> int:

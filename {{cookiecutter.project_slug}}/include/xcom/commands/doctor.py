@@ -40,18 +40,13 @@ from uuid import uuid4
 from .. import stores
 from ..errors import PayloadError, SettingsError, StoreUnavailableError
 from ..reference import PayloadReference, coordinates_of
-from ..settings import BUCKET_VARIABLE, SECTION, Settings, load_settings
+from ..settings import BUCKET_VARIABLE, SECTION, Settings, load_settings, platform_variables
 from .findings import Finding
+from .mode import examine_mode
 from .project import BACKEND, DATAFRAMES, REQUIREMENTS, examine_project
 
 __all__ = ["examine"]
 
-_PLATFORM_VARIABLES = (
-    "KUBERNETES_SERVICE_HOST",
-    "ASTRONOMER_ENVIRONMENT",
-    "COMPOSER_ENVIRONMENT",
-    "K_SERVICE",
-)
 _DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
 _FOLDERS_AT_MOST = 200
@@ -82,6 +77,7 @@ def examine(project: Path, api_url: str | None = None, api_user: str | None = No
     settings: list[Settings] = []
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("airflow", _airflow),
+        ("mode", examine_mode),
         ("backend", lambda: _backend(project)),
         ("packages", _packages),
         ("project", lambda: examine_project(project)),
@@ -243,7 +239,7 @@ def _variable(name: str, value: str) -> str:
 
 def _executor(settings: Settings) -> Iterator[Finding]:
     executor = _executor_name()
-    platforms = _platforms()
+    platforms = platform_variables()
     if not settings.bucket.startswith("file://"):
         yield Finding("ok", "executor", executor)
     elif not stores.runs_here(executor):
@@ -290,16 +286,10 @@ def _emulator() -> Iterator[Finding]:
         yield Finding("ok", "emulator", f"payloads go to the emulator at {host} (development)")
 
 
-def _platforms() -> list[str]:
-    """Return the variables by which a platform says that this is one of its containers."""
-    # The Astro CLI sets its own in the containers of `astro dev start` too.
-    return [name for name in _PLATFORM_VARIABLES if os.environ.get(name) not in (None, "", "local")]
-
-
 def _production_signs() -> list[str]:
     from airflow.configuration import conf
 
-    signs = _platforms()
+    signs = platform_variables()
     if "Kubernetes" in _executor_name():
         signs.append(_executor_name())
     url = conf.get("api", "base_url", fallback="") or ""

@@ -21,6 +21,16 @@ __all__ = ["BACKEND", "DATAFRAMES", "REQUIREMENTS", "examine_project"]
 
 BACKEND = "include.xcom_backend.GCPBucketXComBackend"
 _ENV_LINE = f"ENV AIRFLOW__CORE__XCOM_BACKEND={BACKEND}"
+_LOCAL_SETTINGS = "airflow_local_settings.py"
+# What the template's own file does; for a file that was there before.
+_LOCAL_SETTINGS_LINES = (
+    "# astro dev start --standalone ignores the Dockerfile's ENV.",
+    "import os",
+    'if os.environ.get("AIRFLOW_HOME", "").endswith(".astro/standalone"):',
+    f'    os.environ.setdefault("AIRFLOW__CORE__XCOM_BACKEND", "{BACKEND}")',
+    '    os.environ.setdefault("AIRFLOW__WORKERS__STATE_STORE_BACKEND", "include.state_backend.GCSStateBackend")',
+    '    os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", os.path.join(os.path.dirname(__file__), "plugins"))',
+)
 
 REQUIREMENTS = {
     "apache-airflow-providers-google": "22.0.0",
@@ -62,7 +72,7 @@ def examine_project(project: Path) -> Iterator[Finding]:
             "skipped", "project", f"{project.resolve()} has neither Dockerfile nor requirements.txt"
         )
         return
-    found = [*_dockerfile(project), *_requirements(project), *_compose(project)]
+    found = [*_dockerfile(project), *_local_settings(project), *_requirements(project), *_compose(project)]
     yield from found
     if not found:
         yield Finding("ok", "project", "Dockerfile and requirements.txt have the backend's lines")
@@ -73,6 +83,21 @@ def _dockerfile(project: Path) -> Iterator[Finding]:
     sets_backend = r"^\s*ENV\s+(.*\s)?AIRFLOW__CORE__XCOM_BACKEND[ =]\S*GCPBucketXComBackend"
     if path.is_file() and not re.search(sets_backend, path.read_text("utf-8"), re.M):
         yield Finding("problem", "project", "Dockerfile does not set the backend", _append(path, [_ENV_LINE]))
+
+
+def _local_settings(project: Path) -> Iterator[Finding]:
+    path = project / _LOCAL_SETTINGS
+    # Only a project of the Astro CLI can be started in standalone mode. An image has no .astro/config.yaml.
+    if not (project / ".astro" / "config.yaml").is_file():
+        return
+    text = path.read_text("utf-8") if path.is_file() else ""
+    if "GCPBucketXComBackend" not in text:
+        yield Finding(
+            "problem",
+            "project",
+            f"{_LOCAL_SETTINGS} does not set the backend, which turns it off in astro dev start --standalone",
+            _append(path, list(_LOCAL_SETTINGS_LINES)),
+        )
 
 
 def _requirements(project: Path) -> Iterator[Finding]:
