@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from io import FileIO
@@ -239,7 +239,7 @@ class DirectoryStore:
                 except FileNotFoundError:
                     continue
 
-    def _entries(self, folder: str) -> list[str]:
+    def _entries(self, folder: str) -> Sequence[str]:
         """Return the names in a folder, those of folders with a slash at their ends, in a bucket's order."""
         try:
             with os.scandir(self._path / folder) as entries:
