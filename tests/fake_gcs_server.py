@@ -56,6 +56,11 @@ class GCSServer:
         with urlopen(Request(self.url + path, body, method="POST"), timeout=10) as response:
             return str(json.load(response)["generation"])
 
+    def delete(self, name: str) -> None:
+        """Delete an object, straight from the server."""
+        path = f"/storage/v1/b/{self.bucket}/o/{quote(name, safe='')}"
+        urlopen(Request(self.url + path, method="DELETE"), timeout=10).close()
+
 
 @contextmanager
 def serving(binary: Path, log: Path) -> Iterator[str]:

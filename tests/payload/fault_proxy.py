@@ -6,21 +6,23 @@ Every request that no fault is planned for goes through unchanged. A fault is a 
     proxy.plan(answer(503), reset, lose_response)      # the next three requests, one each
     proxy.plan(answer(403), always=True)               # this one and all that follow
     proxy.plan(flip_upload, method="POST")             # the next POST
+    proxy.plan(lose_response, path="/compose?")        # the next request to such a path
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socket
 import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 Fault = Callable[["Exchange"], None]
 
@@ -41,11 +43,13 @@ class Exchange:
     target: str
     headers: dict[str, str]
     keep_open: bool = True
-    answered_at: float = field(default=0.0)
+    body: bytes | None = None
 
     def read_body(self) -> bytes:
-        """Read the request's body whole."""
-        return bytes(self.reader.read(int(self.headers.get("content-length", "0"))))
+        """Return the request's body."""
+        if self.body is None:
+            self.body = bytes(self.reader.read(int(self.headers.get("content-length", "0"))))
+        return self.body
 
     def forward(self, body: bytes) -> tuple[bytes, bytes]:
         """Ask the real server; return the head and the body of its answer."""
@@ -92,6 +96,7 @@ class FaultProxy:
         connections: Number of connections accepted.
         most_in_flight: Most requests that were unanswered at one time.
         latency_seconds: Added to each request.
+        default: What happens to requests that no fault is planned for.
     """
 
     def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
@@ -101,9 +106,10 @@ class FaultProxy:
         self.connections = 0
         self.most_in_flight = 0
         self.latency_seconds = 0.0
+        self.default: Fault = through
         self.closing = threading.Event()
         self._in_flight = 0
-        self._planned: list[tuple[str, Fault, bool]] = []
+        self._planned: list[tuple[str, str, Fault, bool]] = []
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -121,13 +127,13 @@ class FaultProxy:
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
 
-    def plan(self, *faults: Fault, method: str = "", always: bool = False) -> None:
-        """Let the next requests (of ``method``) meet these faults, one each, in order."""
-        self._planned += [(method, fault, always) for fault in faults]
+    def plan(self, *faults: Fault, method: str = "", path: str = "", always: bool = False) -> None:
+        """Let the next requests (of ``method``, with ``path`` in their target) meet these faults in order."""
+        self._planned += [(method, path, fault, always) for fault in faults]
 
-    def count(self, method: str = "") -> int:
-        """Return how many requests (of ``method``) arrived."""
-        return sum(not method or method == request[0] for request in self.requests)
+    def count(self, method: str = "", path: str = "") -> int:
+        """Return how many requests (of ``method``, with ``path`` in their target) arrived."""
+        return sum(method in ("", verb) and path in target for verb, target, _ in self.requests)
 
     def _accept(self) -> None:
         while not self.closing.is_set():
@@ -163,7 +169,7 @@ class FaultProxy:
         exchange = Exchange(self, client, reader, method, target, headers)
         with self._lock:
             self.requests.append((method, target, headers))
-            fault = self._take(method)
+            fault = self._take(method, target)
             self._in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self._in_flight)
         try:
@@ -174,13 +180,13 @@ class FaultProxy:
                 self._in_flight -= 1
         return exchange
 
-    def _take(self, method: str) -> Fault:
-        for place, (wanted, fault, always) in enumerate(self._planned):
-            if wanted in ("", method):
+    def _take(self, method: str, target: str) -> Fault:
+        for place, (wanted, path, fault, always) in enumerate(self._planned):
+            if wanted in ("", method) and path in target:
                 if not always:
                     del self._planned[place]
                 return fault
-        return through
+        return self.default
 
 
 def through(exchange: Exchange) -> None:
@@ -296,6 +302,49 @@ def edit_head(old: bytes, new: bytes) -> Fault:
         exchange.send(head.replace(old, new) + body)
 
     return fault
+
+
+def edit_body(old: bytes, new: bytes) -> Fault:
+    """Replace text in the answer's body."""
+
+    def fault(exchange: Exchange) -> None:
+        head, body = exchange.forward(exchange.read_body())
+        changed = body.replace(old, new)
+        length = f"content-length: {len(body)}".encode()
+        exchange.send(head.replace(length, f"content-length: {len(changed)}".encode()) + changed)
+
+    return fault
+
+
+def as_cloud_storage(exchange: Exchange) -> None:
+    """Refuse to replace an object by compose and rewrite, and to compose what is gone.
+
+    Cloud Storage does; fake-gcs-server ignores ``ifGenerationMatch`` there, and answers 500 to a
+    missing source.
+    """
+    body = exchange.read_body()
+    path = urlsplit(exchange.target).path
+    if "/rewriteTo/" in path:
+        target, sources = path.partition("/rewriteTo")[2], []
+    else:
+        target = path.removeprefix("/storage/v1").removesuffix("/compose")
+        objects = target.rpartition("/")[0]
+        sources = [f"{objects}/{quote(one['name'], safe='')}" for one in json.loads(body)["sourceObjects"]]
+    if _exists(exchange, target):
+        answer(412, b'{"error": {"message": "At least one of the pre-conditions did not hold."}}')(exchange)
+    elif not all(_exists(exchange, source) for source in sources):
+        answer(404, b'{"error": {"message": "Object not found."}}')(exchange)
+    else:
+        exchange.send(b"".join(exchange.forward(body)))
+
+
+def _exists(exchange: Exchange, path: str) -> bool:
+    upstream = http.client.HTTPConnection(*exchange.proxy.upstream, timeout=30)
+    try:
+        upstream.request("GET", f"/storage/v1{path}")
+        return upstream.getresponse().status == 200
+    finally:
+        upstream.close()
 
 
 def _flipped(body: bytes) -> bytes:

@@ -21,7 +21,7 @@ class ReadingTrigger(BaseTrigger):
         return "e2e_trigger.ReadingTrigger", {"dag_id": self.ids["dag_id"], "run_id": self.ids["run_id"]}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from include.xcom.stores.credentials import _connection_fields
+        from include.xcom.stores.credentials import connection_fields
 
         # One by one, all at once: the triggerer of 3.3.2 never answers a request for all map indexes.
         records, *mapped = await asyncio.gather(
@@ -29,7 +29,7 @@ class ReadingTrigger(BaseTrigger):
             *(XCom.aget_one(task_id="rows_of", map_index=index, **self.ids) for index in range(3)),
         )
         # What a bucket needs: a connection, asked for in a thread, and none there.
-        fields = await asyncio.to_thread(_connection_fields, "no_such_connection")
+        fields = await asyncio.to_thread(connection_fields, "no_such_connection")
         yield TriggerEvent(
             {"records": len(records), "mapped": [rows[0] for rows in mapped], "fields": fields}
         )

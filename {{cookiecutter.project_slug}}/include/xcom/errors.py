@@ -170,6 +170,8 @@ class StoreUnavailableError(PayloadError):
         message: Text for people.
         status: HTTP status of the last answer.
         conn_id: Airflow connection whose credentials do not work.
+        permission: Permission that the account lacks by the server's word, such as
+            ``storage.objects.create``; None for any other cause.
         uri: Object that the error is about.
         generation: Generation of that object.
     """
@@ -185,12 +187,14 @@ class StoreUnavailableError(PayloadError):
         *,
         status: int | None = None,
         conn_id: str | None = None,
+        permission: str | None = None,
         uri: str | None = None,
         generation: str | None = None,
     ) -> None:
         super().__init__(message, uri=uri, generation=generation)
         self.status = status
         self.conn_id = conn_id
+        self.permission = permission
 
 
 class SettingsError(PayloadError, ValueError):

@@ -70,12 +70,12 @@ def everything():
     async def asynchronous(ti=None):
         import asyncio
 
-        from include.xcom.stores.credentials import _connection_fields
+        from include.xcom.stores.credentials import connection_fields
 
         # More at once than the event loop has threads, in a process that has read no setting yet.
         found = await asyncio.gather(*(ti.axcom_pull(task_ids="records") for _ in range(40)))
         mapped = await ti.axcom_pull(task_ids="rows_of")
-        fields = await asyncio.to_thread(_connection_fields, "no_such_connection")
+        fields = await asyncio.to_thread(connection_fields, "no_such_connection")
         await ti.axcom_push(key="pushed", value=(1, b"z" * 1000))
 
         assert all(pulled == RECORDS for pulled in found)

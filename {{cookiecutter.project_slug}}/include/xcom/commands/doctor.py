@@ -309,7 +309,7 @@ def _credentials(settings: Settings) -> Iterator[Finding]:
     pool = transport.open_pool(ENDPOINT, 1)
     fix = _GCLOUD_LOGIN
     try:
-        fields = credentials._connection_fields(settings.conn_id)
+        fields = credentials.connection_fields(settings.conn_id)
         fields.pop("num_retries", None)
         kind = _kind(fields)
         if kind not in ("Application Default Credentials", "none (anonymous)"):
@@ -468,11 +468,10 @@ def _reach(settings: Settings, error: PayloadError) -> str:
 
 def _account() -> str:
     """Return the account of the tasks as a member of a policy; where it is not known, the shell asks for it."""
-    with suppress(PayloadError, AttributeError):
-        tokens: Any = _store()._tokens  # type: ignore[attr-defined]
-        email = str(tokens._credentials.service_account_email)
-        if "@" in email:
-            return shlex.quote(f"serviceAccount:{email}")
+    with suppress(PayloadError):
+        store = _store()
+        if account := getattr(store, "account", ""):
+            return shlex.quote(f"serviceAccount:{account}")
     return '"serviceAccount:${ACCOUNT:?set it to the e-mail of the service account that runs the tasks}"'
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from ..errors import StoreUnavailableError
 from ..settings import Settings, load_settings
-from ..stores.transport import Transient
 
 __all__ = ["Bucket", "age_of", "as_command", "covers_all", "is_ours", "run_lifecycle", "with_age"]
 
@@ -50,13 +49,8 @@ class Bucket:
                 "Use the sweep, or delete old files with find.",
                 uri=settings.bucket,
             )
-        self._name = settings.bucket
-        self._store = GCSStore(
-            settings.bucket, replace(settings, timeout_seconds=min(settings.timeout_seconds, 30))
-        )
-        tokens: Any = self._store._tokens
-        if is_changing and tokens is not None:
-            tokens._fields.setdefault("scope", _SCOPE)
+        quick = replace(settings, timeout_seconds=min(settings.timeout_seconds, 30))
+        self._store = GCSStore(settings.bucket, quick, scope=_SCOPE if is_changing else "")
 
     def read(self) -> dict[str, Any]:
         """Return the bucket resource.
@@ -64,7 +58,7 @@ class Bucket:
         Raises:
             StoreUnavailableError: It does not exist, may not be read, or did not answer.
         """
-        return self._ask("GET", "", "storage.buckets.get")
+        return self._store.bucket_metadata()
 
     def set_rules(self, rules: list[dict[str, Any]], metageneration: str) -> dict[str, Any]:
         """Replace the bucket's lifecycle rules; return the bucket resource as it is then.
@@ -72,44 +66,7 @@ class Bucket:
         Raises:
             StoreUnavailableError: The bucket was changed since it was read, or may not be changed.
         """
-        body = {"lifecycle": {"rule": rules}}
-        return self._ask("PATCH", f"?ifMetagenerationMatch={metageneration}", "storage.buckets.update", body)
-
-    def _ask(self, method: str, query: str, permission: str, body: Any = None) -> dict[str, Any]:
-        from ..stores.bucket import _Body
-
-        store = self._store
-        uri = f"gs://{self._name}"
-        url = f"{store._endpoint}/storage/v1/b/{self._name}{query}"
-        sent = None if body is None else _Body([json.dumps(body).encode()])
-        headers = (
-            {} if sent is None else {"content-type": "application/json", "content-length": str(sent.size)}
-        )
-
-        def once() -> dict[str, Any]:
-            response = store._request(method, url, headers, sent)
-            status = response.status
-            if status == 403:
-                raise StoreUnavailableError(
-                    f"{uri} may not be asked for or changed: {permission} is missing. Grant it for example with: "
-                    f"gcloud storage buckets add-iam-policy-binding {uri} --role=roles/storage.admin "
-                    '--member="user:$(gcloud config get account)"',
-                    uri=uri,
-                    status=status,
-                )
-            if status == 412:
-                raise StoreUnavailableError(
-                    f"{uri} was changed by somebody else since it was read; nothing was changed. Try again.",
-                    uri=uri,
-                    status=status,
-                )
-            store._check(response, uri, "create")
-            try:
-                return dict(json.loads(response.data))
-            except (ValueError, TypeError):
-                raise Transient("the server's answer is no bucket") from None
-
-        return store._retrying(once, uri, "ask about", store._timeout_seconds)
+        return self._store.update_bucket({"lifecycle": {"rule": rules}}, metageneration)
 
 
 def is_ours(rule: dict[str, Any], prefix: str) -> bool:

@@ -1,49 +1,74 @@
-"""CRC32C checksums, as GCS computes them."""
+"""CRC32C checksums, as Cloud Storage computes them."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
 
 from .contract import Buffer
 
-__all__ = ["Checksum", "checksum"]
+__all__ = ["Checksum", "checksum", "joined_checksum"]
 
-_CHUNK_BYTES = 256 * 1024
+_COPY_BYTES = 256 * 1024
+# Polynomials are reflected: the highest bit is x to the power of 0.
+_POLYNOMIAL = 0x82F63B78
+_ONE = 1 << 31
+_EIGHTH_POWER = 1 << 23
 
 
 class Checksum:
-    """CRC32C (Castagnoli) over bytes that come in pieces; GCS computes the same."""
+    """CRC32C (Castagnoli) of bytes that come in pieces."""
 
     def __init__(self) -> None:
-        import google_crc32c
-
-        self._extend: Callable[[int, Any], int] = google_crc32c.extend
         self._value = 0
 
     def update(self, data: Buffer) -> None:
-        """Take in more bytes."""
-        if type(data) is bytes:
-            self._value = self._extend(self._value, data)
+        """Add more bytes."""
+        import google_crc32c
+
+        if isinstance(data, bytes):
+            self._value = google_crc32c.extend(self._value, data)
             return
+        # The library takes immutable bytes only. A copy of 256 KiB stays in the processor's cache.
         view = memoryview(data).cast("B")
-        if numpy := sys.modules.get("numpy"):
-            # As an array the library takes it without a copy (measured for 94 MB: 7.7 ms instead of 9.4).
-            self._value = self._extend(self._value, numpy.frombuffer(view, numpy.uint8))
-            return
-        # It takes immutable bytes only; a copy of 256 KiB at a time stays in the cache.
-        for start in range(0, len(view), _CHUNK_BYTES):
-            self._value = self._extend(self._value, bytes(view[start : start + _CHUNK_BYTES]))
+        for start in range(0, len(view), _COPY_BYTES):
+            self._value = google_crc32c.extend(self._value, bytes(view[start : start + _COPY_BYTES]))
 
     def __str__(self) -> str:
         """Return eight hexadecimal digits."""
         return f"{self._value:08x}"
 
 
-def checksum(parts: list[Buffer]) -> str:
+def checksum(parts: Iterable[Buffer]) -> str:
     """Return the CRC32C of parts, one after the other."""
     total = Checksum()
     for part in parts:
         total.update(part)
     return str(total)
+
+
+def joined_checksum(parts: Iterable[tuple[str, int]]) -> str:
+    """Return the CRC32C of a whole from the checksum and the size in bytes of each of its parts.
+
+    The first checksum times x to the power of 8 * size of the second, plus the second, modulo the
+    polynomial, as zlib's ``crc32_combine`` does; some ten microseconds for each part.
+    """
+    whole = 0
+    for crc32c, size in parts:
+        factor, power = _ONE, _EIGHTH_POWER
+        while size:
+            if size & 1:
+                factor = _product(power, factor)
+            power = _product(power, power)
+            size >>= 1
+        whole = _product(factor, whole) ^ int(crc32c, 16)
+    return f"{whole:08x}"
+
+
+def _product(first: int, second: int) -> int:
+    """Multiply two polynomials modulo CRC32C's."""
+    product = 0
+    for bit in range(31, -1, -1):
+        if first >> bit & 1:
+            product ^= second
+        second = second >> 1 ^ (_POLYNOMIAL if second & 1 else 0)
+    return product

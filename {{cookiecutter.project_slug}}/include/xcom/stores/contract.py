@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from uuid import uuid4
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ __all__ = [
     "Stored",
     "is_part",
     "is_utf8",
+    "new_file",
     "new_token",
     "part_name",
     "pieces",
@@ -129,6 +132,24 @@ class Store(Protocol):
             StoreUnavailableError: It could not be read within ``timeout_seconds``.
         """
 
+    def download(self, stored: Stored, path: Path, *, progress: Progress | None = None) -> None:
+        """Write one object to a new file; check its size and CRC32C.
+
+        Memory does not grow with the size. Large objects are read in several ranges at once;
+        ``timeout_seconds`` is per range. An error removes the file.
+
+        Args:
+            stored: The object.
+            path: Must not exist; its folder must.
+            progress: Called now and then with the number of bytes written so far.
+
+        Raises:
+            PayloadMissingError: That generation of the object is gone.
+            PayloadCorruptError: Its size or checksum is another.
+            StoreUnavailableError: It could not be read in time.
+            OSError: The file could not be written.
+        """
+
     def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
         """Read the bytes from ``start`` up to ``stop`` of one object; past its end there are none.
 
@@ -197,6 +218,17 @@ def pieces(store: Store, stored: Stored) -> Iterator[bytes]:
         store.describe(stored.uri)  # Nothing to read, but the object may be missing.
     for start in range(0, stored.size, _PIECE_BYTES):
         yield store.read(stored, start, start + _PIECE_BYTES)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Create a file, and remove it if the block fails."""
+    with path.open("xb") as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def part_name(name: str, token: str, number: int) -> str:

@@ -1,20 +1,18 @@
-"""Whose name the requests to Google Cloud Storage carry.
-
-The connection ``[gcs_xcom] conn_id`` decides, with the fields of Airflow's Google connections:
+"""Resolve Google Cloud credentials from the Airflow connection ``[gcs_xcom] conn_id``.
 
 ========================  =====================================================================
 the connection            credentials
 ========================  =====================================================================
 does not exist            Application Default Credentials
-has no key in it          Application Default Credentials
+has no key                Application Default Credentials
 ``is_anonymous``          none
 ``key_path``              that service account's key file
 ``keyfile_dict``          that service account's key
-anything else             what the Google provider's hook makes of it (impersonation, secrets)
+anything else             from the Google provider's hook (impersonation, secrets)
 ========================  =====================================================================
 
-``scope`` is honoured; ``num_retries`` and ``project`` mean nothing here. The provider's hook is the
-last resort because importing it costs a task about a second.
+``scope`` is honoured; ``num_retries`` and ``project`` are not used. The provider's hook is the last
+resort because importing it takes about a second.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ import urllib3
 from ..errors import StoreUnavailableError
 from .transport import TRANSIENT_STATUSES, Transient, reason, remaining, retry_after
 
-__all__ = ["Tokens"]
+__all__ = ["Tokens", "connection_fields"]
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _OLD_PREFIX = "extra__google_cloud_platform__"
@@ -46,48 +44,55 @@ _TOKEN_SECONDS = 30.0
 
 
 class Tokens:
-    """Adds a valid access token to requests; thread-safe, and one thread at a time asks for a new one.
+    """Adds access tokens to requests. Thread-safe; one thread at a time fetches a new one.
 
-    Airflow is asked for the connection at once, and google-auth at the first request. Its
-    ``transport.urllib3.AuthorizedHttp`` would do much the same, but costs 0.2 s to import, lets
+    Reads the connection at once, and calls google-auth at the first request. Google's own
+    ``transport.urllib3.AuthorizedHttp`` would do much the same, but takes 0.2 s to import, lets
     sixteen threads fetch sixteen tokens, and waits for the token endpoint without end.
 
     Args:
-        pool: For the requests to token endpoints.
+        pool: For requests to token endpoints.
         conn_id: Airflow connection.
+        scope: OAuth scope to ask for where the connection names none.
 
     Raises:
         StoreUnavailableError: The connection's extra cannot be read.
     """
 
-    def __init__(self, pool: urllib3.PoolManager, conn_id: str) -> None:
+    def __init__(self, pool: urllib3.PoolManager, conn_id: str, scope: str = "") -> None:
         self._pool = pool
         self._conn_id = conn_id
         self._lock = threading.Lock()
         self._is_loaded = False
         self._credentials: Any = None
         try:
-            self._fields = _connection_fields(conn_id)
+            self._fields = {"scope": scope or _SCOPE, **connection_fields(conn_id)}
         except ValueError as error:
             raise self._unusable(error) from error
 
+    @property
+    def account(self) -> str:
+        """E-mail of the service account; "" before the first request, and for other credentials."""
+        email = str(getattr(self._credentials, "service_account_email", ""))
+        return email if "@" in email else ""
+
     def authorize(self, method: str, url: str, headers: dict[str, str], *, refused: str = "") -> str:
-        """Put a token into ``headers`` and return it; empty when requests are anonymous.
+        """Add a token to ``headers`` and return it; "" when requests are anonymous.
 
         Args:
-            method: Of the request.
-            url: Of the request.
-            headers: Of the request; changed.
-            refused: A token that the server did not accept: another one is fetched.
+            method: HTTP method.
+            url: Request URL.
+            headers: Request headers, modified in place.
+            refused: Token that the server did not accept; it is replaced.
 
         Raises:
-            StoreUnavailableError: The connection's key is unusable, or there are no credentials here.
-            Transient: The token endpoint could not be asked.
+            StoreUnavailableError: The connection's key does not work, or there are no credentials here.
+            Transient: The token endpoint could not be reached.
         """
         from google.auth.exceptions import GoogleAuthError, TransportError
 
         if not self._lock.acquire(timeout=remaining()):
-            raise Transient("another thread waits for a token")
+            raise Transient("another thread is waiting for a token")
         try:
             if not self._is_loaded:
                 self._credentials = self._load()
@@ -125,21 +130,21 @@ class Tokens:
 
     def _unusable(self, error: Exception) -> StoreUnavailableError:
         return StoreUnavailableError(
-            f"No credentials for Google Cloud Storage: {_line(error)}. Nothing was stored or read. Give the "
-            f"connection {self._conn_id!r} ([gcs_xcom] conn_id) a working key, or run where Application "
-            "Default Credentials are (a service account of the machine, or: gcloud auth "
-            "application-default login).",
+            f"No credentials for Google Cloud Storage: {_line(error)}. Give connection {self._conn_id!r} "
+            "([gcs_xcom] conn_id) a working key, or run where Application Default Credentials exist (a "
+            "machine with a service account, or after: gcloud auth application-default login). Nothing was "
+            "stored or read.",
             conn_id=self._conn_id,
         )
 
 
 class _Request:
-    """How google-auth sends requests: within the time limit, and tried again by our own loop only.
+    """Sends google-auth's requests, within the time limit and without retries of its own.
 
     Args:
-        pool: Sends them.
-        is_detecting: Whether google-auth is finding out if there is a metadata server; it wants to
-            hear then that there is none.
+        pool: Connections.
+        is_detecting: Whether google-auth is finding out if there is a metadata server: it expects its
+            own error if there is none.
     """
 
     def __init__(self, pool: urllib3.PoolManager, *, is_detecting: bool = False) -> None:
@@ -168,22 +173,24 @@ class _Request:
             raise Transient(f"no token: {type(error).__name__}: {error}") from error
         self._is_detecting = False
         if response.status in TRANSIENT_STATUSES:
-            raise Transient(f"no token: HTTP {response.status} {reason(response)}", retry_after(response))
+            raise Transient(
+                f"no token: HTTP {response.status} {reason(response)}", retry_after(response.headers)
+            )
         return response
 
     def __deepcopy__(self, memo: object) -> _Request:
-        # google-auth copies it for a lookup of regional boundaries in a thread, at every request, and
-        # goes without where it cannot be copied. Sockets stay in their threads, so it cannot.
+        # google-auth copies it to look up regional boundaries in a thread of its own at every request,
+        # and does without where it cannot.
         raise TypeError("not to be used in other threads")
 
 
 def _credentials(conn_id: str, fields: dict[str, Any], pool: urllib3.PoolManager) -> Any:
-    """Return google-auth's credentials; None for anonymous requests."""
+    """Return google-auth's credentials, None for anonymous requests."""
     if str(fields.get("is_anonymous", "")).lower() in ("true", "1", "yes", "on"):
         return None
     keys = [name for name in _KEY_FIELDS if fields.get(name)]
     if len(keys) > 1:
-        raise ValueError(f"the connection has {' and '.join(keys)}, and only one of them can count")
+        raise ValueError(f"the connection has {' and '.join(keys)}; keep one of them")
     scopes = [scope.strip() for scope in str(fields.get("scope") or _SCOPE).split(",")]
     if any(fields.get(name) for name in _PROVIDER_FIELDS):
         from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
@@ -200,7 +207,7 @@ def _credentials(conn_id: str, fields: dict[str, Any], pool: urllib3.PoolManager
 
         key = fields["keyfile_dict"]
         key = json.loads(key) if isinstance(key, str) else dict(key)
-        # Airflow's form and many a shell escape the line ends of the key once more.
+        # Airflow's form and many shells escape the key's line breaks once more.
         key = {**key, "private_key": str(key.get("private_key", "")).replace("\\n", "\n")}
         return Credentials.from_service_account_info(key, scopes=scopes)  # type: ignore[no-untyped-call]
     import google.auth
@@ -209,8 +216,8 @@ def _credentials(conn_id: str, fields: dict[str, Any], pool: urllib3.PoolManager
     return google.auth.default(scopes=scopes, request=request)[0]
 
 
-def _connection_fields(conn_id: str) -> dict[str, Any]:
-    """Return the extra fields of the connection, without the prefix of old ones; empty if none exists."""
+def connection_fields(conn_id: str) -> dict[str, Any]:
+    """Return the connection's extra, old field names without their prefix; empty if there is none."""
     from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
     from airflow.sdk import Connection
 
@@ -218,7 +225,7 @@ def _connection_fields(conn_id: str) -> dict[str, Any]:
         try:
             extra = Connection.get(conn_id).extra_dejson
         except ImportError:
-            # Airflow 3.0 outside of a task: nobody there to ask. Drop when Airflow >= 3.1.
+            # Airflow 3.0 outside of a task has no supervisor to ask. Drop when Airflow >= 3.1.
             from airflow.models import Connection as StoredConnection
 
             extra = StoredConnection.get_connection_from_secrets(conn_id).extra_dejson

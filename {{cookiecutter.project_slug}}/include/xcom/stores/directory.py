@@ -32,8 +32,10 @@ from .contract import (
     Progress,
     Stored,
     is_utf8,
+    new_file,
     new_token,
     part_name,
+    pieces,
 )
 
 if TYPE_CHECKING:
@@ -162,6 +164,19 @@ class DirectoryStore:
         if missing:
             raise PayloadCorruptError("was cut while it was read", uri=stored.uri)
         return b"".join(read)
+
+    def download(self, stored: Stored, path: Path, *, progress: Progress | None = None) -> None:
+        """Copy a file."""
+        total, size = Checksum(), 0
+        with new_file(path) as file:
+            for piece in pieces(self, stored):
+                file.write(piece)
+                total.update(piece)
+                size += len(piece)
+                if progress:
+                    progress(size)
+            if str(total) != stored.crc32c:
+                raise PayloadCorruptError("has another CRC32C than what was written", uri=stored.uri)
 
     def _open(self, uri: str) -> FileIO:
         """Open a file that lies in the directory itself, not behind a link."""

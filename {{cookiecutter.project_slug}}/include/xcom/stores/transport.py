@@ -1,20 +1,18 @@
-"""HTTP with one time limit over everything: connecting, sending, waiting, receiving, tokens, retries.
-
-``urllib3`` knows a timeout for connecting and one for each receive. A server that sends a byte now
-and then, or stops reading in the middle of an upload, could hold a task for hours with these; here
-the socket gets what is left of the limit before each send and receive.
-"""
+"""HTTP to Cloud Storage, with one time limit over connecting, sending, waiting, receiving, and tokens."""
 
 from __future__ import annotations
 
 import http.client
-import io
+import json
 import os
+import socket
+import ssl
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -22,10 +20,17 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from .contract import Buffer
+
 __all__ = [
     "TRANSIENT_STATUSES",
+    "Answer",
+    "Body",
+    "Client",
+    "Damaged",
     "Transient",
-    "body_of",
+    "Unreachable",
+    "chunks",
     "open_pool",
     "reason",
     "remaining",
@@ -33,26 +38,38 @@ __all__ = [
     "time_limit",
 ]
 
-# https://cloud.google.com/storage/docs/retry-strategy: what a client should try again.
+_T = TypeVar("_T")
+
+# What a client should try again: https://cloud.google.com/storage/docs/retry-strategy
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _CONNECT_SECONDS = 10.0
 _LONGEST_SECONDS = 86_400.0
 # A connection that is silent for this part of the limit is given up, so that a dead one (a NAT that
-# forgot it, a host that vanished) leaves time for others.
+# forgot it, a host that vanished) leaves time for another try.
 _SILENT_PART = 1 / 3
+_SEND_BYTES = 256 * 1024
+_RECEIVE_BYTES = 1024 * 1024
 
 
 class Transient(Exception):
-    """Something that a later try may mend.
+    """A later try may work.
 
     Args:
-        message: What happened, for the log.
-        wait_seconds: What the server asks to wait at least.
+        message: What happened.
+        wait_seconds: How long the server asks to wait at least.
     """
 
     def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
         super().__init__(message)
         self.wait_seconds = wait_seconds
+
+
+class Damaged(Transient):
+    """Bytes were altered in transit."""
+
+
+class Unreachable(Exception):
+    """No try will work: the address or the certificate is wrong."""
 
 
 class _Limit(NamedTuple):
@@ -67,8 +84,9 @@ _UNLIMITED = _Limit(float("inf"), 30.0)
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Let no request that this thread makes within the block last beyond ``seconds`` from now."""
-    token = _limit.set(_Limit(time.monotonic() + seconds, seconds * _SILENT_PART))
+    """Let no request that this thread makes within the block last longer than ``seconds`` from now."""
+    outer = (_limit.get() or _UNLIMITED).deadline
+    token = _limit.set(_Limit(min(outer, time.monotonic() + seconds), seconds * _SILENT_PART))
     try:
         yield
     finally:
@@ -76,7 +94,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def remaining() -> float:
-    """Return the seconds that are left.
+    """Return the seconds left.
 
     Raises:
         Transient: None are.
@@ -86,6 +104,151 @@ def remaining() -> float:
         raise Transient("the time is up")
     # Sockets refuse an infinite timeout.
     return min(seconds, _LONGEST_SECONDS)
+
+
+class Body:
+    """The bytes of a request, sent from the start at each try and never copied.
+
+    Attributes:
+        parts: One after the other.
+        size: Bytes in all.
+    """
+
+    def __init__(self, parts: Sequence[Buffer]) -> None:
+        self.parts = [memoryview(part).cast("B") for part in parts]
+        self.size = sum(len(part) for part in self.parts)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for part in self.parts:
+            for start in range(0, len(part), _SEND_BYTES):
+                remaining()
+                yield part[start : start + _SEND_BYTES]
+
+    def split(self, size: int) -> Iterator[Body]:
+        """Yield bodies of ``size`` bytes, the last one shorter, that share this one's memory."""
+        taken: list[Buffer] = []
+        room = size
+        for part in self.parts:
+            while part:
+                taken.append(part[:room])
+                part = part[len(taken[-1]) :]
+                room -= len(taken[-1])
+                if not room:
+                    yield Body(taken)
+                    taken, room = [], size
+        if taken:
+            yield Body(taken)
+
+
+class Answer(NamedTuple):
+    """A response that was read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class Authorizer(Protocol):
+    """Adds a token to requests."""
+
+    def authorize(self, method: str, url: str, headers: dict[str, str], *, refused: str = "") -> str:
+        """See ``credentials.Tokens``."""
+
+
+class Client:
+    """Sends requests to one endpoint. Thread-safe; not to be used after a fork.
+
+    Args:
+        endpoint: URL without a path.
+        pool: Connections.
+        tokens: None for requests without any.
+    """
+
+    def __init__(self, endpoint: str, pool: urllib3.PoolManager, tokens: Authorizer | None) -> None:
+        self.endpoint = endpoint
+        self._pool = pool
+        self._tokens = tokens
+
+    def send(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Body | None = None
+    ) -> Answer:
+        """Send one request and read the response.
+
+        Raises:
+            Transient: A later try may work: no connection, or a response of ``TRANSIENT_STATUSES``.
+            Unreachable: No try will.
+        """
+        with self.stream(method, path, headers, body) as response:
+            return Answer(response.status, response.headers, b"".join(chunks(response)))
+
+    @contextmanager
+    def stream(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Body | None = None
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Send one request; yield the response, whose body ``chunks`` reads.
+
+        Raises:
+            Transient: As ``send``.
+            Unreachable: As ``send``.
+        """
+        response, token = self._exchange(method, path, headers, body, refused="")
+        if response.status == 401 and token:
+            # It may have been revoked before its time.
+            response.close()
+            response, _ = self._exchange(method, path, headers, body, refused=token)
+        try:
+            if response.status in TRANSIENT_STATUSES:
+                words = reason(Answer(response.status, response.headers, b"".join(chunks(response))))
+                raise Transient(f"HTTP {response.status} {words}".rstrip(), retry_after(response.headers))
+            yield response
+        finally:
+            # A connection whose response was read whole is back in the pool already.
+            response.close()
+
+    def _exchange(
+        self, method: str, path: str, headers: Mapping[str, str] | None, body: Body | None, *, refused: str
+    ) -> tuple[urllib3.BaseHTTPResponse, str]:
+        url = f"{self.endpoint}{path}"
+        sent = dict(headers or {})
+        token = self._tokens.authorize(method, url, sent, refused=refused) if self._tokens else ""
+        silent = min(remaining(), (_limit.get() or _UNLIMITED).silent_seconds)
+        try:
+            response = self._pool.urlopen(
+                method,
+                url,
+                body=body,
+                headers=sent,
+                # The first is also the limit of each send.
+                timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, silent), read=silent),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is not None or isinstance(error, urllib3.exceptions.LocationValueError):
+                raise Unreachable(str(cause or error)) from error
+            raise Transient(f"{type(error).__name__}: {error}") from error
+        return response, token
+
+
+def chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    """Yield a response's body as it arrives.
+
+    Raises:
+        Transient: It ended early, or the time is up.
+    """
+    count = 0
+    try:
+        while data := response.read1(_RECEIVE_BYTES):
+            yield data
+            count += len(data)
+            remaining()
+    except urllib3.exceptions.HTTPError as error:
+        raise Transient(f"the response broke off after {count} bytes: {error}") from error
 
 
 def open_pool(url: str, connections: int) -> urllib3.PoolManager:
@@ -111,91 +274,49 @@ def open_pool(url: str, connections: int) -> urllib3.PoolManager:
     return pool
 
 
-def body_of(response: urllib3.BaseHTTPResponse) -> Any:
-    """Return what has ``readinto`` for a body that is not compressed.
-
-    That of urllib3 copies every piece from bytes that it makes first; the answer that it wraps,
-    ``http.client``'s and ours, fills the buffer from the socket.
-    """
-    answer = getattr(response, "_fp", None)
-    return answer if isinstance(answer, _Answer) else response
-
-
-def reason(response: urllib3.BaseHTTPResponse) -> str:
+def reason(answer: Answer | urllib3.BaseHTTPResponse) -> str:
     """Return the server's own words, at most a line of them."""
     try:
-        message = response.json()["error"]["message"]
+        message = json.loads(answer.data)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        is_text = response.headers.get("content-type", "").startswith("text/plain")
-        message = response.data.decode(errors="replace") if is_text else response.reason
-    return " ".join(str(message or "").split())[:200]
+        is_text = answer.headers.get("content-type", "").startswith("text/plain")
+        message = answer.data.decode(errors="replace") if is_text else ""
+    return " ".join(str(message or http.client.responses.get(answer.status, "")).split())[:300]
 
 
-def retry_after(response: urllib3.BaseHTTPResponse) -> float:
+def retry_after(headers: Mapping[str, str]) -> float:
     """Return the seconds that the server asks to wait; 0 if it does not, or not legibly."""
     try:
-        return urllib3.Retry().parse_retry_after(response.headers.get("retry-after", "0"))
+        return urllib3.Retry().parse_retry_after(headers.get("retry-after", "0"))
     except urllib3.exceptions.InvalidHeader:
         return 0.0
 
 
-def _patience() -> float:
-    """Return the timeout of one send or receive; raise what a socket would when the time is up."""
-    limit = _limit.get() or _UNLIMITED
-    seconds = min(limit.deadline - time.monotonic(), limit.silent_seconds)
-    if seconds <= 0:
-        raise TimeoutError("the time is up")
-    return seconds
+def _within_limit(connection: http.client.HTTPConnection, wait: Callable[[], _T]) -> _T:
+    # A read timeout starts anew with each byte, so a head that trickles in could take for ever. The
+    # read timeout comes first where it can: its error says more.
+    timer = threading.Timer(remaining() + 0.1, _shut_down, [connection.sock])
+    timer.daemon = True
+    timer.start()
+    try:
+        return wait()
+    finally:
+        timer.cancel()
 
 
-class _LimitedReader(io.RawIOBase):
-    """What ``socket.makefile`` gives, with a fresh timeout for each receive."""
-
-    def __init__(self, sock: Any, raw: Any) -> None:
-        self._sock = sock
-        self._raw = raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> Any:
-        self._sock.settimeout(_patience())
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+def _shut_down(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
-class _Answer(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp: Any = io.BufferedReader(_LimitedReader(sock, self.fp.detach()))
+class _HTTPConnection(HTTPConnection):
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        return _within_limit(self, super().getresponse)
 
 
-class _Limited:
-    """Mixed into urllib3's connections."""
-
-    response_class: Any = _Answer
-    timeout: Any
-    sock: Any
-
-    def connect(self) -> None:
-        self.timeout = min(_CONNECT_SECONDS, _patience())
-        super().connect()  # type: ignore[misc]
-
-    def send(self, data: Any) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(_patience())
-        super().send(data)  # type: ignore[misc]
-
-
-class _HTTPConnection(_Limited, HTTPConnection):
-    pass
-
-
-class _HTTPSConnection(_Limited, HTTPSConnection):
-    pass
+class _HTTPSConnection(HTTPSConnection):
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        return _within_limit(self, super().getresponse)
 
 
 class _HTTPPool(HTTPConnectionPool):
