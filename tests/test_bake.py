@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -23,7 +24,6 @@ from baking import (
     contents_of,
     files_of,
 )
-from fake_gcs_server import HOW_TO_GET, find_binary, serving
 from generated_files import VERBATIM_FOLDERS, expected_files
 
 CHOICES = {
@@ -125,34 +125,43 @@ def test_baking_takes_less_than_two_seconds(template: Path, tmp_path: Path) -> N
     assert min(seconds) < 2
 
 
-@pytest.mark.parametrize(
-    "combination", ["3.3-local-pandas-examples", "3.2-local-polars-examples"], indirect=True
-)
-def test_generated_project_passes_its_own_tests(project: Path, tmp_path: Path) -> None:
-    """What people run after generating: pytest in the new folder, here with an emulator that answers."""
-    folder = shutil.copytree(project, tmp_path / "project")
+def run_own_tests(project: Path, tmp_path: Path, *arguments: str) -> str:
+    """Run the tests that a generated project has; return what pytest says at the end."""
     home = tmp_path / "airflow-home"
     home.mkdir()
-    environment = clean_environment(tmp_path) | {"AIRFLOW_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
-    binary = find_binary()
-    if binary is None:
-        pytest.skip(HOW_TO_GET)
-    with serving(binary, tmp_path / "server.log") as url:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rs"],
-            cwd=folder,
-            env=environment | {"STORAGE_EMULATOR_HOST": url},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    closing = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rs", *arguments],
+        cwd=project,
+        env=clean_environment(tmp_path) | {"AIRFLOW_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert " passed" in closing
-    assert "failed" not in closing
-    assert "emulator" not in done.stdout
-    print(f"{project.parent.parent.name}: {closing}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "combination", ["3.3-local-pandas-examples", "3.3-celery-polars-bare"], indirect=True
+)
+def test_generated_project_passes_its_own_tests(project: Path, tmp_path: Path) -> None:
+    """What people run after generating: pytest in the new folder."""
+    closing = run_own_tests(shutil.copytree(project, tmp_path / "project"), tmp_path)
+
+    assert re.match(r"\d+ passed in ", closing), closing
+
+
+@pytest.mark.parametrize("folder", ["commands", "viewer"])
+def test_backend_works_without_what_uses_it(
+    folder: str, baked_combinations: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Arrows point one way: whoever wants less to read deletes a folder, and Dags run on."""
+    project = shutil.copytree(baked_combinations("3.3-local-pandas-examples"), tmp_path / "project")
+    shutil.rmtree(project / "include/xcom" / folder)
+
+    closing = run_own_tests(project, tmp_path, "-k", "xcom_backend or small_values")
+
+    assert re.match(r"6 passed, \d+ deselected in ", closing), closing
 
 
 def parse_dags(folder: Path, home: Path) -> subprocess.CompletedProcess[str]:
