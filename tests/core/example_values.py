@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import enum
+import re
 import uuid
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from http import HTTPStatus
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
+from pathlib import Path
+from signal import SIGTERM
+from threading import Lock
+from typing import Any, Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import attrs
 import numpy as np
+import pandas as pd
 import pendulum
 import pydantic
+import pytz
+from dateutil import tz
+from psycopg2.tz import FixedOffsetTimezone
+
+T = TypeVar("T")
 
 # Classes of values that tests store: they stand at the top of a module, as users' must.
 
@@ -66,12 +79,52 @@ class Trip:
 
 @dataclass
 class Lossy:
-    """Makes something else of its argument than it was given."""
+    """Its constructor makes something else of its argument than it was given."""
+
+    name: str
+    factor: InitVar[int] = 2
+
+    def __post_init__(self, factor: int) -> None:
+        self.name = self.name.upper() * factor
+
+
+@dataclass(slots=True, kw_only=True)
+class Slotted:
+    """Has no ``__dict__``."""
+
+    name: str
+    rank: int = field(init=False, default=3)
+
+
+@dataclass
+class Box(Generic[T]):
+    """typing notes on ``Box[int](...)`` how it was made."""
+
+    item: T
+
+
+@dataclass
+class Guarded:
+    """Makes something in its constructor that cannot be stored."""
 
     name: str
 
     def __post_init__(self) -> None:
-        self.name = self.name.upper() + "!"
+        self.lock = Lock()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Guarded) and other.name == self.name
+
+
+class Route(NamedTuple):
+    """A named tuple with annotations."""
+
+    origin: str
+    stops: int = 0
+
+
+class Noted(Route):
+    """Its instances may have attributes next to their items."""
 
 
 @attrs.define
@@ -97,6 +150,49 @@ class Booking(pydantic.BaseModel):
     seats: list[Seat]
     at: datetime
     price: Decimal = Decimal("1.10")
+
+
+class Tags(pydantic.RootModel[list[str]]):
+    """A model that is its one value."""
+
+
+class Page(pydantic.BaseModel, Generic[T]):
+    """A generic model."""
+
+    items: list[T]
+
+
+class Address(pydantic.BaseModel):
+    """Its constructor does not take its own fields."""
+
+    city: str = pydantic.Field(validation_alias=pydantic.AliasPath("address", "city"))
+
+
+class Resource(pydantic.BaseModel):
+    """Fields of types that JSON lacks."""
+
+    link: pydantic.HttpUrl
+    host: IPv4Address
+    path: Path
+    match: re.Pattern[str]
+    size: pydantic.ByteSize
+    status: Access
+    inner: Page[int]
+    when: datetime
+
+
+class Login(pydantic.BaseModel):
+    """Has a secret."""
+
+    user: str
+    password: pydantic.SecretStr = pydantic.SecretStr("")
+
+
+class Tree(pydantic.BaseModel):
+    """Contains its own kind."""
+
+    name: str
+    children: list[Tree] = []
 
 
 class Renamed(pydantic.BaseModel):
@@ -173,10 +269,67 @@ def nested(depth: int, wrap: Any) -> Any:
     return value
 
 
-PARIS = ZoneInfo("Europe/Paris")
+class Text(str):
+    """A subclass that JSON flattens."""
 
-# Stay in the database, where PostgreSQL keeps them as they are.
-INLINE: dict[str, Any] = {
+
+class Rows(list):  # type: ignore[type-arg]
+    """The same of a list."""
+
+
+class Record(dict):  # type: ignore[type-arg]
+    """The same of a dict."""
+
+
+class Number(float):
+    """The same of a float."""
+
+
+class Cookie(Money):
+    """Loses something through its own serialiser."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cookie) and other.cents == self.cents
+
+    __hash__ = Money.__hash__
+
+    @staticmethod
+    def deserialize(data: dict[str, int], version: int) -> Money:
+        """Called by Airflow."""
+        return Cookie(data["cents"] + 1)
+
+
+class HalfSerialised:
+    """Lacks ``deserialize``."""
+
+    def serialize(self) -> dict[str, int]:
+        """Called by Airflow."""
+        return {}
+
+
+def local_instance() -> Any:
+    """Return an instance of a class that nobody can import."""
+
+    @dataclass
+    class Inner:
+        number: int = 1
+
+    return Inner()
+
+
+def noted_route() -> Noted:
+    """Return a named tuple with an attribute."""
+    made = Noted("JFK", 1)
+    made.note = "late"  # type: ignore[attr-defined]
+    return made
+
+
+PARIS = ZoneInfo("Europe/Paris")
+FOLD = datetime(2013, 10, 27, 2, 30)
+DATEUTIL_ZONES = [tz.tzutc(), tz.tzoffset("EST", -18000), tz.tzoffset(None, 0), tz.gettz("Europe/Paris")]
+
+# Stay in the database as Airflow's default writes them: plain JSON.
+PLAIN: dict[str, Any] = {
     "none": None,
     "true": True,
     "zero": 0,
@@ -196,6 +349,10 @@ INLINE: dict[str, Any] = {
     "dict-empty-key": {"": 1},
     "dict-dollar-key": {"$tuple": [1, 2]},
     "list-of-pairs": [["a", 1], ["b", 2]],
+}
+
+# Stay in the database in our own form: JSON lacks them, and PostgreSQL keeps that form as it is.
+TAGGED: dict[str, Any] = {
     "tuple": (1, "a"),
     "tuple-nested": {"pairs": [(1, 2), (3, (4,))]},
     "set": {1, 2},
@@ -203,44 +360,18 @@ INLINE: dict[str, Any] = {
     "date": date(2013, 12, 31),
     "timedelta": timedelta(days=1, seconds=2, microseconds=3),
     "uuid": uuid.UUID("0b0c8a3e-24e6-4ad5-9d5b-0f2d1f3b1a11"),
-}
-
-# Stay in the database where Airflow's own serialiser brings them back; it does not matter to anyone.
-EITHER: dict[str, Any] = {
     "dict-tuple-of-dollar": {"$a": (1,)},
     "frozenset-nested": {frozenset({1, 2}), frozenset()},
     "numpy-float32": np.float32(0.1),
     "numpy-int8-in-dict": {"n": np.int8(-3)},
     "pendulum-utc": pendulum.datetime(2013, 1, 1),
     "decimal": Decimal("0.5"),
-}
-
-# Are stored at any size: the database, or Airflow's own serialiser, would change or refuse them.
-STORED: dict[str, Any] = {
     "nan": float("nan"),
     "inf-nested": {"a": [1.0, float("-inf")]},
-    "minus-zero": -0.0,
-    "float-1e16": 1e16,
-    "float-1e300": [1.5e300],
     "int-over-64-bit": 2**64 + 1,
     "int-10000-digits": -(10**10_000),
-    "str-nul": "a\0b",
-    "str-lone-surrogate": "\ud800",
-    "key-lone-surrogate": {"\udfff": 1},
-    "key-nul": {"\0": 1},
-    "dict-classname": {"__classname__": "builtins.tuple", "__version__": 1, "__data__": [1]},
-    "dict-classname-nested": {"a": [{"__classname__": "x"}]},
-    "dict-old-serde": {"__type": "set", "__var": [1]},
-    "dict-like-reference": {
-        "__classname__": "gcs_xcom.Payload",
-        "__version__": 1,
-        "__data__": {"uri": "gs://other/x"},
-    },
     "dict-int-keys": {1: "a", 2: "b"},
     "dict-mixed-keys": {1: "a", "1": "b", None: "c", (1, 2): "d", 1.5: "e"},
-    "list-500-deep": nested(500, lambda value: [value]),
-    "dict-500-deep": nested(500, lambda value: {"a": value}),
-    "tuple-400-deep": nested(400, lambda value: (value,)),
     "ordered-dict": OrderedDict([("b", 1), ("a", 2)]),
     "counter": Counter("abca"),
     "defaultdict": defaultdict(list, {"a": [1]}),
@@ -258,6 +389,55 @@ STORED: dict[str, Any] = {
     "decimal-special": [Decimal("NaN"), Decimal("-Infinity"), Decimal("1E+400")],
     "numpy-datetime64": np.datetime64("2013-01-01T05", "h"),
     "numpy-str": np.str_("a"),
+    "pendulum-date-time": [pendulum.date(2013, 1, 1), pendulum.time(5, 17)],
+    "fraction": Fraction(-1, 3),
+    "ip": [ip_address("10.0.0.1"), ip_network("2001:db8::/32"), ip_interface("10.0.0.1/8")],
+    "pattern": re.compile("a.*", re.IGNORECASE),
+    "url": [pydantic.HttpUrl("https://example.com/a"), pydantic.AnyUrl("gs://acme/x")],
+    "http": [HTTPStatus.NOT_FOUND, {HTTPStatus.OK: 1}],
+    "tuples": [(n, str(n)) for n in range(20)],
+    "numpy-longlong": [np.longlong(1), np.timedelta64(5, "s")],
+    "bytes-nested": [b"a", (b"", bytearray(b"b"))],
+    "zones": [zone.localize(datetime(2013, 7, 1)) for zone in (pytz.timezone("Europe/Paris"), pytz.utc)],
+    "zone-pytz-fold": [
+        pytz.timezone("Europe/Paris").localize(FOLD, is_dst=is_dst) for is_dst in (True, False)
+    ],
+    "zone-pytz-fixed": datetime(2013, 1, 1, tzinfo=pytz.FixedOffset(90)),
+    "zone-pydantic": pydantic.TypeAdapter(datetime).validate_python("2013-01-01T00:00:00+05:30"),
+    "zone-dateutil": [FOLD.replace(tzinfo=zone, fold=1) for zone in DATEUTIL_ZONES],
+    "zone-psycopg2": datetime(2013, 1, 1, tzinfo=FixedOffsetTimezone(timedelta(hours=1))),
+    "zone-alone": [PARIS, timezone.utc, pytz.timezone("Asia/Tokyo"), DATEUTIL_ZONES[0]],
+    "pandas-scalars": [
+        pd.Timestamp(2013, 10, 27, 1, tz="UTC").tz_convert("Europe/Paris"),
+        pd.Timestamp("2013-01-01 00:00:00.123456789"),
+        pd.Timedelta(days=1),
+        pd.Period("2013-01", "M"),
+        pd.Interval(0.5, float("inf")),
+        pd.NaT,
+        pd.NA,
+    ],
+}
+
+# Are stored at any size: the database would change or refuse them, or they have a format of their own.
+STORED: dict[str, Any] = {
+    "minus-zero": -0.0,
+    "float-1e16": 1e16,
+    "float-1e300": [1.5e300],
+    "str-nul": "a\0b",
+    "str-lone-surrogate": "\ud800",
+    "key-lone-surrogate": {"\udfff": 1},
+    "key-nul": {"\0": 1},
+    "dict-classname": {"__classname__": "builtins.tuple", "__version__": 1, "__data__": [1]},
+    "dict-classname-nested": {"a": [{"__classname__": "x"}]},
+    "dict-old-serde": {"__type": "set", "__var": [1]},
+    "dict-like-reference": {
+        "__classname__": "gcs_xcom.Payload",
+        "__version__": 1,
+        "__data__": {"uri": "gs://other/x"},
+    },
+    "list-500-deep": nested(500, lambda value: [value]),
+    "dict-500-deep": nested(500, lambda value: {"a": value}),
+    "tuple-400-deep": nested(400, lambda value: (value,)),
     "bytes": b"\x89PNG\r\n",
     "bytes-empty": b"",
     "bytearray": bytearray(b"abc"),
@@ -294,8 +474,114 @@ CLASSES: dict[str, Any] = {
     "own-serialiser": Money(5),
     "own-serialiser-nested": {"tokens": [Token("a"), Money(1)], "when": date(2013, 1, 1)},
     "dataclass-in-list": [{"leg": Leg("LGA", datetime.min)}],
+    "dataclass-with-init-var": [Lossy("a", 3)],
+    "dataclass-slots": Slotted(name="a"),
+    "dataclass-generic": Box[int](1),
+    "dataclass-undeclared": marked_trip(),
+    "namedtuples": [Route("JFK", n) for n in range(20)],
+    "namedtuple-with-attribute": [noted_route()],
+    "pydantic-root": Tags(["a"]),
+    "pydantic-generic": [
+        Page[int](items=[1]),
+        Page[list[Seat]](items=[[Seat(rowNumber=1)]]),
+        Page(items=[0.5]),
+    ],
+    "pydantic-optional-argument": Page[int | None](items=[None]),
+    "pydantic-alias-path": Address.model_validate({"address": {"city": "Basel"}}),
+    "pydantic-types": Resource(
+        link="https://example.com/a",  # type: ignore[arg-type]
+        host="10.0.0.1",  # type: ignore[arg-type]
+        path="/data/a.csv",  # type: ignore[arg-type]
+        match="a.*",  # type: ignore[arg-type]
+        size="1GB",  # type: ignore[arg-type]
+        status=Access.READ,
+        inner=Page[int](items=[1]),
+        when="2013-01-01T00:00:00Z",  # type: ignore[arg-type]
+    ),
+    "pydantic-fields-set": [Booking(seats=[], at=FOLD), Booking(seats=[], at=FOLD, price=Decimal("1.10"))],
+    "pydantic-constructed": Seat.model_construct(row="unchecked"),
+    "pydantic-changes-its-fields": [Renamed(name="a")],
+    "pydantic-private": Renamed.counted(),
+    "pydantic-tree": Tree(name="a", children=[Tree(name="b")]),
+    "pydantic-empty-secret": Login(user="a"),
 }
 
 CLASSES["dataclass-nested"].count  # noqa: B018 - fills the cache
 
-ALL: dict[str, Any] = {**INLINE, **EITHER, **STORED, **CLASSES}
+Flown = namedtuple("Flown", "carrier delay")
+Flown.__module__ = "made_on_the_fly"  # As hooks of databases make them: nobody can import it.
+
+
+class Inexact(NamedTuple):
+    """A value that has no exact form.
+
+    Attributes:
+        value: What a task returns.
+        expected: What comes back.
+        before: Type of the part that changes.
+        after: What it becomes.
+        places: How many parts change.
+    """
+
+    value: Any
+    expected: Any
+    before: str
+    after: str
+    places: int = 1
+
+
+INEXACT: dict[str, Inexact] = {
+    "namedtuple-made-on-the-fly": Inexact(Flown("UA", 2), ("UA", 2), "made_on_the_fly.Flown", "tuple"),
+    "namedtuples-made-on-the-fly": Inexact(
+        [Flown("UA", n) for n in range(50)],
+        [("UA", n) for n in range(50)],
+        "made_on_the_fly.Flown",
+        "tuple",
+        50,
+    ),
+    "itertuples": Inexact(
+        list(pd.DataFrame({"a": [1, 2]}).itertuples()),
+        [(0, 1), (1, 2)],
+        "pandas.core.frame.Pandas",
+        "tuple",
+        2,
+    ),
+    "namedtuple-with-dates": Inexact(
+        [Flown("UA", date(2013, 1, 1))], [("UA", date(2013, 1, 1))], "made_on_the_fly.Flown", "tuple"
+    ),
+    "str-subclass": Inexact({"a": [Text("x")]}, {"a": ["x"]}, "example_values.Text", "str"),
+    "str-subclass-as-key": Inexact({Text("x"): 1}, {"x": 1}, "example_values.Text", "str"),
+    "float-subclass": Inexact(Number(0.5), 0.5, "example_values.Number", "float"),
+    "list-subclass": Inexact((Rows([1, (2,)]),), ([1, (2,)],), "example_values.Rows", "list"),
+    "dict-subclass": Inexact(Record({1: "a"}), {1: "a"}, "example_values.Record", "dict"),
+    "enum-of-the-standard-library": Inexact(SIGTERM, 15, "signal.Signals", "builtins.int"),
+    "defaultdict-lambda": Inexact(
+        {"a": defaultdict(lambda: 1, b=2)}, {"a": {"b": 2}}, "collections.defaultdict", "dict"
+    ),
+    "secret-in-a-model": Inexact(
+        {"login": Login(user="a", password="hunter2")},  # type: ignore[arg-type]
+        {"login": Login(user="a", password="**********")},  # type: ignore[arg-type]
+        "pydantic.types.SecretStr",
+        "pydantic.types.SecretStr without its secret",
+    ),
+    "dataclass-with-a-lock": Inexact(
+        [Guarded("a")],
+        [Guarded("a")],
+        "example_values.Guarded",
+        "example_values.Guarded as its constructor makes it",
+    ),
+    "own-serialiser-lossy": Inexact(
+        Cookie(5), Cookie(6), "example_values.Cookie", "example_values.Cookie as its deserialize() makes it"
+    ),
+    "local-dataclass-in-a-dataclass": Inexact(
+        Box(local_instance()), Box({"number": 1}), "example_values.local_instance.<locals>.Inner", "dict"
+    ),
+    "zone-without-a-name": Inexact(
+        datetime(2013, 7, 1, tzinfo=tz.tzstr("EST5EDT")),
+        datetime(2013, 7, 1, tzinfo=timezone(timedelta(hours=-4))),
+        "dateutil.tz.tz.tzstr",
+        "datetime.timezone",
+    ),
+}
+
+ALL: dict[str, Any] = {**PLAIN, **TAGGED, **STORED, **CLASSES}

@@ -85,6 +85,7 @@ def test_all_problems_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         concurrency="many",
         timeout_seconds="0",
         frame_format="csv",
+        inexact="maybe",
         legacy_references="maybe",
         read_uris="s3://x/",
     )
@@ -97,6 +98,7 @@ def test_all_problems_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         "bucket",
         "concurrency",
         "frame_format",
+        "inexact",
         "legacy_references",
         "max_payload_bytes",
         "prefix",

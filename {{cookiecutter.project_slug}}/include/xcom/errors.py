@@ -7,7 +7,7 @@
     ├── PayloadExistsError         a create-only write found another object under its name
     ├── PayloadCorruptError        size, checksum, or format is not what was written
     ├── PayloadTooLargeError       over [gcs_xcom] max_payload_bytes, encoded or decoded
-    ├── UnsupportedTypeError       no codec stores this value (also a TypeError)
+    ├── UnsupportedTypeError       no codec stores this value, or it cannot be read here (also a TypeError)
     ├── ReferenceNotAllowedError   the row is malformed, or names an object outside this deployment
     ├── StoreUnavailableError      the store refused, or did not answer within timeout_seconds
     └── SettingsError              [gcs_xcom] has an invalid value (also a ValueError)
@@ -32,9 +32,22 @@ __all__ = [
     "SettingsError",
     "StoreUnavailableError",
     "UnsupportedTypeError",
+    "shortened",
 ]
 
 _E = TypeVar("_E", bound="PayloadError")
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """Return a text for a message, its middle left out where it is longer than ``limit`` characters.
+
+    Rows may be written by anyone, so no message repeats a field of one in full.
+    """
+    text = text.encode(errors="backslashreplace").decode()  # Lone surrogates stop whoever prints them.
+    if len(text) <= limit:
+        return text
+    head = limit // 3
+    return f"{text[:head]}…{text[head + 1 - limit :]}"
 
 
 class PayloadError(Exception):
@@ -70,9 +83,8 @@ class PayloadMissingError(PayloadError):
 
     title = "XCom payload is gone"
     advice = (
-        "A lifecycle rule, a purge, or a person deleted the object that the row points to. Clear the task that "
-        "wrote it to store it again, and keep the bucket's deletion age above the longest time between writing "
-        "and reading"
+        "Clear the task that wrote it to store it again. A lifecycle rule, a purge, or a person deleted the "
+        "object; keep the bucket's deletion age above the longest time between writing and reading"
     )
 
 
@@ -88,8 +100,8 @@ class PayloadCorruptError(PayloadError):
 
     title = "XCom payload is not what was written"
     advice = (
-        "The object was altered after it was written, or another program wrote it. Nothing was decoded. Clear "
-        "the task that wrote it to store it again"
+        "Clear the task that wrote it to store it again. The object was altered after it was written, or "
+        "another program wrote it"
     )
 
 
@@ -125,7 +137,7 @@ class PayloadTooLargeError(PayloadError):
 
 
 class UnsupportedTypeError(PayloadError, TypeError):
-    """No codec stores the value so that it comes back equal and of equal type. Nothing was uploaded.
+    """The value, or its payload, has a type that cannot be used here. Nothing was uploaded or made.
 
     Args:
         message: Text for people.
@@ -136,8 +148,7 @@ class UnsupportedTypeError(PayloadError, TypeError):
         generation: Generation of that object.
     """
 
-    title = "XCom value has an unsupported type"
-    advice = "Add the missing package to requirements.txt of this deployment, then clear the task that reads the XCom"
+    title = "XCom value cannot be made here"
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The way of a value to its payload and back, told once for every version of Airflow."""
+"""Store and load XCom values. Shared by the hooks of every Airflow version."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 from airflow.sdk.bases.xcom import BaseXCom
 
 from . import codecs, metrics
+from .codecs.base import Change, Encoded, type_name
 from .codecs.inline import Inline
 from .errors import (
     PayloadCorruptError,
@@ -25,6 +26,7 @@ from .errors import (
     PayloadMissingError,
     PayloadTooLargeError,
     UnsupportedTypeError,
+    shortened,
 )
 from .reference import Coordinates, PayloadReference, coordinates_of, object_name
 from .settings import SECTION, load_settings
@@ -50,8 +52,8 @@ _rows_only: ContextVar[bool] = ContextVar("rows_only", default=False)
 def rows_only() -> Iterator[None]:
     """Let ``store`` and ``load`` pass rows through, in this context only.
 
-    Airflow's own methods then fetch rows without decoding them one after the other, and no private
-    message of Airflow has to be spoken here to do so.
+    Airflow's own methods then fetch rows without decoding them one after the other, so that nothing
+    here depends on Airflow's private messages.
     """
     token = _rows_only.set(True)
     try:
@@ -66,7 +68,8 @@ def store(value: Any, coordinates: Coordinates) -> Any:
     One request to the store, or none. Holds the value and its encoded bytes in memory, once each.
 
     Raises:
-        UnsupportedTypeError: The value would not come back unchanged; says where within it.
+        UnsupportedTypeError: The value can be stored neither exactly nor as Airflow's default would;
+            says where within it. Or it cannot be stored exactly and ``inexact`` is ``refuse``.
         PayloadTooLargeError: It encodes to more than ``max_payload_bytes``.
         StoreUnavailableError: The store did not take it.
         SettingsError: The deployment's settings cannot work.
@@ -75,27 +78,71 @@ def store(value: Any, coordinates: Coordinates) -> Any:
         return value
     if coordinates.key in _SCHEDULER_KEYS:
         return BaseXCom.serialize_value(value)
+    with _errors_unfolded():
+        started = time.monotonic()
+        encoded = _encode(value, coordinates)
+        if isinstance(encoded, Inline):
+            return encoded.row
+        reference = _put(encoded, coordinates)
+        seconds = time.monotonic() - started
+        metrics.record("store", reference.bytes, seconds)
+        # Of the form that log searches take apart: no word of it has a space, and none is of the value.
+        log.info(
+            "Stored XCom payload dag_id=%s run_id=%s task_id=%s map_index=%d key=%s type=%s codec=%s "
+            "bytes=%d raw_bytes=%d seconds=%.3f uri=%s",
+            *coordinates[:4],
+            quote(coordinates.key, safe="/:@+", errors="replace"),
+            *(encoded.type, encoded.codec, reference.bytes, encoded.raw_bytes, seconds, reference.uri),
+        )
+        return reference.to_row()
+
+
+def _encode(value: Any, coordinates: Coordinates) -> Inline | Encoded:
     settings = load_settings()
-    started = time.monotonic()
     try:
         encoded = codecs.encode(value, settings)
+        if encoded.changes and settings.inexact == "refuse":
+            first = encoded.changes[0]
+            raise UnsupportedTypeError(
+                f"it would come back as {first.after}; return that, or set [{SECTION}] inexact = warn",
+                path=first.path,
+                type=first.before,
+            )
     except UnsupportedTypeError as error:
-        _refuse(error, value, coordinates)
-    if isinstance(encoded, Inline):
-        return encoded.row
+        raise _refused(error, value, coordinates) from error.__cause__
+    except Exception as error:  # Values run code of others: properties, serialisers, comparisons.
+        text = f"{type(error).__name__} while it was encoded: {error!s:.200}"
+        raise _refused(UnsupportedTypeError(text), value, coordinates) from error
+    if encoded.changes:
+        log.warning(
+            "%s comes back inexact: %s. Airflow's default backend changes these parts too. Return plain "
+            "types to avoid this; [%s] inexact = refuse makes it an error.",
+            coordinates,
+            "; ".join(map(_described, encoded.changes)),
+            SECTION,
+        )
+    return encoded
+
+
+def _put(encoded: Encoded, coordinates: Coordinates) -> PayloadReference:
+    settings = load_settings()
     largest = max(encoded.size, encoded.raw_bytes)
     if largest > settings.max_payload_bytes:
         raise PayloadTooLargeError(
-            f"{coordinates} is {encoded.raw_bytes} bytes, {encoded.size} encoded ({encoded.codec}); the "
-            f"limit is {settings.max_payload_bytes} ([{SECTION}] max_payload_bytes). Nothing was uploaded. "
-            "Write the data to a table or file and return its name, split the task with .expand(), or raise "
-            "the setting.",
+            f"{largest} bytes are more than [{SECTION}] max_payload_bytes, {settings.max_payload_bytes}: write "
+            "the data to a table or file and return its name, split the task with .expand(), or raise the "
+            f"setting. Nothing was uploaded. {coordinates}, {encoded.raw_bytes} bytes, {encoded.size} encoded "
+            f"({encoded.codec}).",
             size=largest,
             limit=settings.max_payload_bytes,
         )
     name = object_name(settings.prefix, coordinates, uuid4().hex, encoded.extension)
-    stored = own_store().put(name, encoded.parts)
-    reference = PayloadReference(
+    try:
+        stored = own_store().put(name, encoded.parts)
+    except PayloadError as error:
+        raise error.reworded(f"{error} {coordinates}.") from error.__cause__
+    inexact = sum(change.places for change in encoded.changes)
+    return PayloadReference(
         uri=stored.uri,
         type=encoded.type,
         bytes=stored.size,
@@ -104,19 +151,8 @@ def store(value: Any, coordinates: Coordinates) -> Any:
         codec_version=encoded.version,
         crc32c=stored.crc32c,
         generation=stored.generation,
-        summary=encoded.summary,
+        summary={**encoded.summary, "inexact": inexact} if inexact else encoded.summary,
     )
-    seconds = time.monotonic() - started
-    metrics.record("store", stored.size, seconds)
-    # Of the form that log searches take apart: no word of it has a space, and none is of the value.
-    log.info(
-        "Stored XCom payload dag_id=%s run_id=%s task_id=%s map_index=%d key=%s type=%s codec=%s bytes=%d "
-        "raw_bytes=%d seconds=%.3f uri=%s",
-        *(coordinates.dag_id, coordinates.run_id, coordinates.task_id, coordinates.map_index),
-        *(quote(coordinates.key, safe="/:@+", errors="replace"), encoded.type, encoded.codec, stored.size),
-        *(encoded.raw_bytes, seconds, stored.uri),
-    )
-    return reference.to_row()
 
 
 def load(row: Any) -> Any:
@@ -130,17 +166,22 @@ def load(row: Any) -> Any:
         PayloadMissingError: The object is gone.
         PayloadCorruptError: It is not what was written.
         PayloadTooLargeError: It is over ``max_payload_bytes``, stored or expanded.
-        UnsupportedTypeError: The package of the value's type is not installed here.
+        UnsupportedTypeError: A package or class that the value needs is not here, or not permitted.
         StoreUnavailableError: The store did not answer in time.
     """
     if _rows_only.get():
         return row
-    reference = PayloadReference.from_row(row)
-    if reference is None:
+    with _errors_unfolded():
+        reference = PayloadReference.from_row(row)
+        if reference is not None:
+            return _follow(reference, store_of(reference.uri))
         if type(row) is str and _LEGACY.fullmatch(row) and load_settings().legacy_references:
             return _load_legacy(row)
-        return BaseXCom.deserialize_value(_Result(row))
-    return _follow(reference, store_of(reference.uri))
+        try:
+            value = codecs.decode_row(row)
+        except PayloadError as error:
+            raise error.reworded(f"{_cause_and_remedy(error)}. It is in the row itself.") from error.__cause__
+        return BaseXCom.deserialize_value(_Result(row)) if value is None else value[0]
 
 
 def _follow(reference: PayloadReference, payload_store: Store) -> Any:
@@ -148,7 +189,7 @@ def _follow(reference: PayloadReference, payload_store: Store) -> Any:
     started = time.monotonic()
     try:
         if reference.bytes > limit:
-            raise PayloadTooLargeError(f"is {reference.bytes} bytes; the limit is {limit}")
+            raise PayloadTooLargeError(f"it is {reference.bytes} bytes and the limit is {limit}")
         payload = payload_store.get(reference)
         value = codecs.decode(payload, reference.codec, reference.codec_version, reference.type, limit)
     except (
@@ -157,7 +198,7 @@ def _follow(reference: PayloadReference, payload_store: Store) -> Any:
         PayloadTooLargeError,
         UnsupportedTypeError,
     ) as error:
-        raise _explained(error, reference) from error
+        raise _explained(error, reference) from error.__cause__
     metrics.record("load", reference.bytes, time.monotonic() - started)
     return value
 
@@ -171,10 +212,10 @@ def _load_legacy(row: str) -> Any:
         found = payload_store.describe(uri)
     except PayloadMissingError as error:
         raise PayloadMissingError(
-            f"XCom payload is gone: {uri}, which the row {row!r} of an older backend names: {error}. Clear "
-            f"the task that wrote it, or switch [{SECTION}] legacy_references off if this string is data.",
+            f"{error.title}: clear the task that wrote it, or switch [{SECTION}] legacy_references off if this "
+            f"string is data. {shortened(uri)}, which a row of an older backend names: {error}",
             uri=uri,
-        ) from error
+        ) from error.__cause__
     reference = PayloadReference(
         uri, "any", found.size, found.size, "legacy-json", 1, found.crc32c, found.generation
     )
@@ -212,34 +253,54 @@ def purge(row: Any) -> None:
     """Delete the payload that a row refers to, exactly that generation of it.
 
     An object that is gone is fine. Errors are logged and never raised: they must not fail a task
-    that is about to start again, and what stays behind is removed by the bucket's lifecycle rule.
+    that is about to start again, and the bucket's lifecycle rule removes what is left.
     """
     try:
         reference = PayloadReference.from_row(row)
         if reference is not None:
             store_of(reference.uri).delete(reference.uri, reference.generation)
     except PayloadError as error:
-        log.warning("The payload of an XCom that Airflow deletes stays behind: %s", error)
+        log.warning("Could not delete the payload of an XCom that Airflow deletes: %s", error)
 
 
-def _refuse(error: UnsupportedTypeError, value: Any, coordinates: Coordinates) -> NoReturn:
-    path = f"value{error.path}"
-    kind = error.type or f"{type(value).__module__}.{type(value).__qualname__}"
-    raise UnsupportedTypeError(
-        f"Cannot store {coordinates}: at {path}: {error}. Nothing was uploaded. Codecs here: "
-        f"{', '.join(codecs.names())}. Pickle is off on purpose.",
+@contextmanager
+def _errors_unfolded() -> Iterator[None]:
+    """Show errors outside of the folded group of the task log that Airflow has open at this point."""
+    try:
+        yield
+    except PayloadError:
+        log.info("::endgroup::")
+        raise
+
+
+def _refused(error: UnsupportedTypeError, value: Any, coordinates: Coordinates) -> UnsupportedTypeError:
+    path, kind = f"value{error.path}", error.type or type_name(type(value))
+    place = f" at {shortened(path)}" if error.path else ""
+    return UnsupportedTypeError(
+        f"Cannot store {shortened(kind.removeprefix('builtins.'))}{place}: {error}. Nothing was uploaded. "
+        f"{coordinates}.",
         path=path,
         type=kind,
-    ) from error
+    )
+
+
+def _described(change: Change) -> str:
+    more = f" and {change.places - 1} more" if change.places > 1 else ""
+    return f"value{shortened(change.path)}{more}: {change.before} as {change.after}"
+
+
+def _cause_and_remedy(error: PayloadError) -> str:
+    # About 100 characters of an error can be seen in Airflow's list of logs.
+    return f"{error.title}. {error.advice}. Details: {error}" if error.advice else f"{error.title}: {error}"
 
 
 def _explained(error: PayloadError, reference: PayloadReference) -> PayloadError:
-    """Return the error of a store or codec with the words that a person needs."""
+    """Return the error of a store or codec with the words that a person needs, cause and remedy first."""
     where = coordinates_of(reference.uri)
     written = f", written as {where}" if where else ""
     explained = error.reworded(
-        f"{error.title}: {reference.uri} (generation {reference.generation}, {reference.bytes} "
-        f"bytes{written}): {error}. {error.advice}."
+        f"{_cause_and_remedy(error)}. {shortened(reference.uri)} (generation "
+        f"{shortened(reference.generation)}, {reference.bytes} bytes{written})."
     )
     explained.uri, explained.generation = reference.uri, reference.generation
     return explained

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from .errors import ReferenceNotAllowedError
+from .errors import ReferenceNotAllowedError, shortened
 
 __all__ = ["CLASSNAME", "Coordinates", "PayloadReference", "coordinates_of", "object_name"]
 
@@ -115,10 +115,10 @@ class Coordinates(NamedTuple):
 
     def __str__(self) -> str:
         """Return the words that error messages use."""
-        return (
-            f'XCom "{self.key}" of {self.dag_id}.{self.task_id} (run {self.run_id}, '
-            f"map_index {self.map_index})"
+        dag_id, run_id, task_id, key = (
+            shortened(text, 100) for text in (self.dag_id, self.run_id, self.task_id, self.key)
         )
+        return f'XCom "{key}" of {dag_id}.{task_id} (run {run_id}, map_index {self.map_index})'
 
 
 def object_name(prefix: str, coordinates: Coordinates, unique: str, extension: str) -> str:
@@ -170,14 +170,13 @@ def coordinates_of(uri: str) -> Coordinates | None:
     parts = uri.split("/")
     if len(parts) < 8:
         return None
-    dag_id, run_id, task_id, map_index, key = map(unquote_segment, parts[-6:-1])
+    dag_id, run_id, task_id, map_index, key = map(_unquoted, parts[-6:-1])
     if not map_index.lstrip("-").isdigit():
         return None
     return Coordinates(dag_id, run_id, task_id, int(map_index), key)
 
 
-def unquote_segment(segment: str) -> str:
-    """Return the text of a path segment; of one that was cut, what is left and the hash."""
+def _unquoted(segment: str) -> str:
     if segment == "=":
         return ""
     try:

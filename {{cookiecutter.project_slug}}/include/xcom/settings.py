@@ -62,6 +62,8 @@ class Settings:
         concurrency: Payloads in flight at once when many are loaded.
         timeout_seconds: For one store or load, all tries and waits together.
         frame_format: ``parquet`` (every tool reads it) or ``arrow`` (several times faster).
+        inexact: What happens to a value of which some part has no exact form: ``warn`` stores the
+            part as Airflow's default backend would and logs a warning, ``refuse`` fails the task.
         legacy_references: Follow ``gcs://`` strings that the 2023 backend wrote.
         read_uris: More places that references may point to, as ``gs://bucket/prefix/`` or
             ``file:///path/``; never written to.
@@ -76,6 +78,7 @@ class Settings:
     concurrency: int = 16
     timeout_seconds: float = 120.0
     frame_format: str = "parquet"
+    inexact: str = "warn"
     legacy_references: bool = False
     read_uris: tuple[str, ...] = ()
     viewer: bool = True
@@ -238,6 +241,7 @@ _PARSERS: dict[str, Any] = {
     "concurrency": _whole_number,
     "timeout_seconds": _seconds,
     "frame_format": str.lower,
+    "inexact": str.lower,
     "legacy_references": _switch,
     "read_uris": _list,
     "viewer": _switch,
@@ -288,8 +292,9 @@ def _problems(settings: Settings) -> list[tuple[str, str]]:
         value = getattr(settings, name)
         if not least <= value <= most:
             found.append((name, f"is {value}; allowed is {least} to {most}"))
-    if settings.frame_format not in ("parquet", "arrow"):
-        found.append(("frame_format", f"is {settings.frame_format!r}; allowed are parquet and arrow"))
+    for name, words in (("frame_format", ("parquet", "arrow")), ("inexact", ("warn", "refuse"))):
+        if getattr(settings, name) not in words:
+            found.append((name, f"is {getattr(settings, name)!r}; allowed are {' and '.join(words)}"))
     for uri in settings.read_uris:
         split = urlsplit(uri)
         is_gcs = split.scheme == "gs" and _is_bucket_name(split.netloc)

@@ -1,24 +1,27 @@
-"""Which codec takes a value, and which one reads a payload.
+"""Find the codec that takes a value, and the one that reads a payload.
 
 To add a codec: one class in a module of this package (see ``base``), one line in ``_CODECS``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PayloadCorruptError, UnsupportedTypeError
 from .base import Codec, Encoded
-from .inline import Inline, airflow_row, survives_database
+from .inline import Inline, from_row, survives_database, to_row
 from .plain_json import JsonCodec, LegacyJsonCodec, json_parts
 
 if TYPE_CHECKING:
     from ..settings import Settings
-    from .tagged_json import TreeCodec
+    from .base import Buffer, Change
+    from .tagged_json import TaggedJsonCodec
 
-__all__ = ["decode", "encode", "find", "names"]
+__all__ = ["decode", "decode_row", "encode", "find", "names"]
 
 # name: (package of its types, module, class). Named as text, so that a module is imported only when
 # a type of that package turns up; which types exactly, the class says.
@@ -39,23 +42,33 @@ def encode(value: Any, settings: Settings) -> Inline | Encoded:
     """Turn a value into its row, if it may stay in the database, or into a payload.
 
     Raises:
-        UnsupportedTypeError: It would not come back unchanged. The attribute ``path`` is the place
-            within the value, ``""`` for the value itself.
+        UnsupportedTypeError: It can be stored neither exactly nor as Airflow's default would. The
+            attribute ``path`` is the place within the value, ``""`` for the value itself.
     """
     codec = _codec_for(type(value), settings.frame_format)
     if codec is not None:
         return codec.encode(value)
     parts = json_parts(value) if type(value) in _PLAIN else None
     if parts is not None:
-        if sum(len(part) for part in parts) <= settings.threshold_bytes and survives_database(value):
-            return Inline(value)
-        return JsonCodec().encode_parts(value, parts)
-    encoded = _tree(settings.frame_format).encode(value)
-    if encoded.extension == "json.zst" and encoded.raw_bytes <= settings.threshold_bytes:
-        row = airflow_row(value, settings.threshold_bytes)
-        if row is not None:
-            return row
-    return encoded
+        return _plain(value, parts, settings)
+    tagged = _tagged(settings.frame_format)
+    written = tagged.write(value)
+    if written.changes and b'{"$' not in written.text:
+        parts = json_parts(written.node)
+        if parts is not None:
+            return _plain(written.node, parts, settings, written.changes)
+    is_small = len(written.text) <= settings.threshold_bytes and not written.parts
+    if is_small and survives_database(written.node):
+        return Inline(to_row(written.node), written.changes)
+    return tagged.pack(value, written)
+
+
+def _plain(
+    value: Any, parts: list[Buffer], settings: Settings, changes: tuple[Change, ...] = ()
+) -> Inline | Encoded:
+    if sum(len(part) for part in parts) <= settings.threshold_bytes and survives_database(value):
+        return Inline(value, changes)
+    return JsonCodec().encode_parts(value, parts)._replace(changes=changes)
 
 
 def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: int) -> Any:
@@ -66,13 +79,44 @@ def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: 
         PayloadTooLargeError: It expands beyond ``max_bytes``.
         UnsupportedTypeError: The package of its type is not installed here.
     """
-    found = find(codec, version)
+    with _packages(type):
+        return find(codec, version).decode(payload, type, version, max_bytes)
+
+
+@contextmanager
+def _packages(type: str) -> Iterator[None]:
     try:
-        return found.decode(payload, type, version, max_bytes)
+        yield
     except ModuleNotFoundError as error:
         raise UnsupportedTypeError(
-            f"a {type} needs the package {error.name}, which is not installed here", type=type
+            f"a {type:.100} needs the package {error.name}: add it to requirements.txt of this deployment",
+            type=type[:200],
         ) from error
+
+
+def decode_row(row: object) -> tuple[Any] | None:
+    """Return the value of a row that ``encode`` wrote in our own form; None for other rows.
+
+    Returns:
+        A tuple of the value alone, since that may be None.
+
+    Raises:
+        PayloadCorruptError: It is not what ``encode`` writes.
+        UnsupportedTypeError: A class or package that it needs is not here, or not permitted.
+    """
+    node = from_row(row)
+    if node is None:
+        return None
+    import orjson
+
+    from .tagged_json import load
+
+    try:
+        copy = orjson.loads(orjson.dumps(node))
+    except orjson.JSONEncodeError as error:
+        raise PayloadCorruptError(f"the row is no JSON that a database holds: {error!r:.200}") from error
+    with _packages("value"):
+        return (load(copy),)
 
 
 def find(name: str, version: int = 1) -> Codec:
@@ -81,7 +125,7 @@ def find(name: str, version: int = 1) -> Codec:
     Raises:
         PayloadCorruptError: There is none.
     """
-    found = _tree("parquet") if name == "tagged-json" else _PLAIN_CODECS.get(name) or _codec(name)
+    found = _tagged("parquet") if name == "tagged-json" else _PLAIN_CODECS.get(name) or _codec(name)
     if not 1 <= version <= found.version:
         raise PayloadCorruptError(
             f"codec {name!r} here reads versions 1 to {found.version}, the payload has version {version}: "
@@ -116,7 +160,7 @@ def _codec(name: str, frame_format: str = "parquet") -> Codec:
 
 
 @cache
-def _tree(frame_format: str) -> TreeCodec:
-    from .tagged_json import TreeCodec  # Plain JSON, which most values are, needs none of it.
+def _tagged(frame_format: str) -> TaggedJsonCodec:
+    from .tagged_json import TaggedJsonCodec  # Plain JSON, which most values are, needs none of it.
 
-    return TreeCodec(lambda kind: _codec_for(kind, frame_format), decode)
+    return TaggedJsonCodec(lambda kind: _codec_for(kind, frame_format), decode)

@@ -1,40 +1,48 @@
-"""What a codec is: a value in, the bytes of one object out, and back.
+"""The contract of codecs: a value in, the bytes of one object out, and back.
 
-A codec is one small class. To add one, write it in a module of this package and add one line to
-the table in ``codecs/__init__.py``. The contract:
+To add a codec, write one small class in a module of this package and add one line to the table in
+``codecs/__init__.py``.
 
-- ``decode(encode(value))`` equals ``value``, with equal types at every depth, or ``encode`` raises
-  ``UnsupportedTypeError``. There is no third way.
-- Encoding a value twice gives the same bytes.
+- ``decode(encode(value))`` equals ``value``, with equal types at every depth. A part that has no exact
+  form becomes what Airflow's default backend would return for it, and ``Encoded.changes`` says so. What
+  Airflow's default cannot store either raises ``UnsupportedTypeError``.
+- Encoding a value twice gives the same bytes, in any process: nothing depends on its time zone, locale,
+  hash seed or working directory.
 - ``decode`` never runs code that the payload brings along: no pickle, and no class is imported that
   Airflow's own allow-list does not permit.
-- Heavy libraries are imported inside the functions that need them: importing a codec costs nothing.
-  Records are named tuples for the same reason: a frozen dataclass takes 0.7 ms to make, seven times as
-  long, and every task process makes all of them.
+- Heavy libraries are imported inside functions: importing a codec costs nothing. Records are named
+  tuples for the same reason: a frozen dataclass takes 0.7 ms to define, seven times as long.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-__all__ = ["Buffer", "Change", "Codec", "Encoded"]
+__all__ = ["Buffer", "Change", "Codec", "Encoded", "type_name"]
 
 Buffer = bytes | bytearray | memoryview
 """Bytes in memory. A memoryview is C-contiguous with format ``B``."""
 
 
+def type_name(kind: type) -> str:
+    """Return the full name of a class: ``pandas.core.frame.DataFrame``."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 class Change(NamedTuple):
-    """A part of a value that has no exact form and comes back as Airflow's default would return it.
+    """Parts of a value that have no exact form and come back as Airflow's default would return them.
 
     Attributes:
-        path: Place within the value, as ``UnsupportedTypeError.path``.
+        path: Place of the first within the value, as ``UnsupportedTypeError.path``.
         before: Full name of the type that the task returned.
         after: Full name of the type that a reader gets.
+        places: How many such parts there are.
     """
 
     path: str
     before: str
     after: str
+    places: int = 1
 
 
 class Encoded(NamedTuple):

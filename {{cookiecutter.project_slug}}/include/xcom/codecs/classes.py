@@ -1,24 +1,40 @@
-"""Values of classes: what they consist of, and which classes may be made again when reading.
+"""Classes in payloads: their names, and which of them a reader may make.
 
-A class is made again only where Airflow itself would do so: it must be importable under its own
-name and permitted by ``[core] allowed_deserialization_classes`` (or the ``_regexp`` form of it, or
-``allow_class()`` of Airflow 3.3). That is checked when storing as well, so that no task succeeds
-with a value that no other task can read.
+A reader makes an instance only where Airflow itself would: the class is importable under its own name
+and permitted by ``[core] allowed_deserialization_classes`` (or ``..._regexp``, or ``allow_class()`` of
+Airflow 3.3). Writers check the same, so that no task succeeds with a value that no other task can read.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from fnmatch import fnmatch
-from functools import cache, cached_property
+from functools import cache, reduce
 from importlib import import_module
-from types import ModuleType
-from typing import Any
+from operator import or_
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+from uuid import UUID
 
 from ..errors import PayloadCorruptError, UnsupportedTypeError
+from .base import type_name
 
-__all__ = ["build", "class_name", "fields_of", "find_class", "has_equality", "serde", "undeclared"]
+__all__ = ["allow_lists", "class_name", "class_node", "find_class", "serde"]
+
+# Enumerations of the standard library that HTTP clients return.
+_ALWAYS_PERMITTED = frozenset({"http.HTTPStatus", "http.HTTPMethod"})
+# The module of a Dag file is named after a hash of its path: airflow/dag_processing/importers.
+_DAG_FILE = re.compile(r"unusual_prefix_[0-9a-f]+_")
+
+# Arguments of generic models; their names have no dot, those of other classes do.
+_PLAIN_TYPES: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (int, float, str, bool, bytes, list, dict, set, tuple, frozenset, NoneType)
+    + (date, datetime, time, timedelta, Decimal, UUID)
+} | {"Any": Any, "...": ...}
+_PLAIN_NAMES = {kind: name for name, kind in _PLAIN_TYPES.items()}
 
 
 def class_name(kind: type) -> str:
@@ -27,92 +43,85 @@ def class_name(kind: type) -> str:
     Raises:
         UnsupportedTypeError: It cannot be imported by that name, or Airflow does not permit it.
     """
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if "<locals>" in name or kind.__module__ == "__main__" or _import(name) is not kind:
-        raise UnsupportedTypeError(
-            f"class {name} cannot be imported by its name; define it at the top of a module that every "
-            "worker has (include/), or return a dict",
-            type=name,
+    name = type_name(kind)
+    if name in _ALWAYS_PERMITTED or (_is_permitted(name) and _import(name) is kind):
+        return name
+    shown = _DAG_FILE.sub("", name)
+    if _DAG_FILE.match(name) or kind.__module__ == "__main__":
+        advice = "its class is in a Dag file, where readers cannot import it; move the class to include/"
+    elif "<locals>" in name:
+        advice = "its class is made inside a function; define it at the top of a module in include/"
+    elif _import(name) is not kind:
+        advice = f"its class cannot be imported as {shown}; define it at the top of a module in include/"
+    else:
+        advice = (
+            "its class is not permitted to be read; add it to [core] allowed_deserialization_classes "
+            f"(AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES='airflow.* {name}'), or return a dict"
         )
-    if not _is_permitted(name):
-        raise UnsupportedTypeError(
-            f"class {name} is not permitted to be read back; add it to [core] "
-            f"allowed_deserialization_classes (AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES, for example "
-            f"'airflow.* {name}'), or return a dict",
-            type=name,
-        )
-    return name
+    raise UnsupportedTypeError(advice, type=shown)
 
 
-def find_class(name: str) -> type:
-    """Import a class that a payload names, if Airflow permits it.
+def class_node(kind: Any) -> Any:
+    """Return JSON that names a class; for a parametrised generic, ``[origin, *arguments]``.
 
     Raises:
-        PayloadCorruptError: It is not permitted, or there is no class of that name.
+        UnsupportedTypeError: See ``class_name``; or an argument is something else than a type.
     """
-    if not _is_permitted(name):
-        raise PayloadCorruptError(
-            f"the payload holds a value of class {name}, which [core] allowed_deserialization_classes does "
-            "not permit here; add it there if you trust it"
+    generic = getattr(kind, "__pydantic_generic_metadata__", None) or {}
+    origin = generic.get("origin") or get_origin(kind)
+    if origin is not None:
+        arguments = [_argument_node(item) for item in generic.get("args") or get_args(kind)]
+        return ["|" if origin in (Union, UnionType) else _argument_node(origin), *arguments]
+    return class_name(kind)
+
+
+def _argument_node(kind: Any) -> Any:
+    try:
+        if kind in _PLAIN_NAMES:
+            return _PLAIN_NAMES[kind]
+    except TypeError:
+        pass  # An unhashable argument of Annotated or Literal.
+    if not isinstance(kind, type) and get_origin(kind) is None:
+        raise UnsupportedTypeError(
+            f"the type argument {kind!r:.100} of its class cannot be named; return a dict"
         )
-    kind = _import(name)
+    return class_node(kind)
+
+
+def find_class(node: Any) -> Any:
+    """Return the class that ``class_node`` named, if Airflow permits it.
+
+    Raises:
+        UnsupportedTypeError: It is not permitted or not there.
+        PayloadCorruptError: The node names something else than a class.
+    """
+    if type(node) is list:
+        origin, *arguments = node
+        types = tuple(find_class(item) for item in arguments)
+        if origin == "|":
+            return reduce(or_, types)
+        return find_class(origin)[types if len(types) != 1 else types[0]]
+    if node in _PLAIN_TYPES:
+        return _PLAIN_TYPES[node]
+    if node not in _ALWAYS_PERMITTED and not _is_permitted(node):
+        raise UnsupportedTypeError(
+            f"class {node:.200} is not permitted to be read here: if you trust it, add it to [core] "
+            "allowed_deserialization_classes",
+            type=node[:200],
+        )
+    try:
+        kind = _import(node)
+    except Exception as error:  # Importing runs code of others.
+        raise UnsupportedTypeError(
+            f"class {node:.200} cannot be imported here: {error!r:.200}", type=node[:200]
+        ) from error
+    if kind is None:
+        raise UnsupportedTypeError(
+            f"class {node:.200} cannot be imported: add its module to this deployment", type=node[:200]
+        )
     if not isinstance(kind, type):
-        raise PayloadCorruptError(f"the payload holds a value of class {name}, which cannot be imported here")
+        raise PayloadCorruptError(f"{node:.200} is not a class")
     return kind
-
-
-def fields_of(value: Any) -> dict[str, Any] | None:
-    """Return the fields of a dataclass, attrs or pydantic instance by name; None for all else."""
-    kind = type(value)
-    if dataclasses.is_dataclass(kind):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
-    if hasattr(kind, "__attrs_attrs__"):
-        return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
-    if hasattr(kind, "__pydantic_fields__"):
-        return {**value.__dict__, **(value.__pydantic_extra__ or {})}
-    return None
-
-
-def undeclared(value: Any) -> dict[str, Any]:
-    """Return what an instance holds beside its fields, which ``build`` cannot give back.
-
-    What a ``cached_property`` keeps is computed from the fields and does not count.
-    """
-    kind = type(value)
-    fields = fields_of(value) or {}
-    state = {**getattr(value, "__dict__", {}), **(getattr(value, "__pydantic_private__", None) or {})}
-    return {
-        name: item
-        for name, item in state.items()
-        if name not in fields and not isinstance(getattr(kind, name, None), cached_property)
-    }
-
-
-def build(kind: type, fields: dict[str, Any]) -> Any:
-    """Make an instance from what ``fields_of`` gave, through the class's own constructor.
-
-    Whether it equals the original is for the caller to compare: constructors may change things.
-
-    Raises:
-        Exception: Whatever the constructor raises.
-    """
-    if dataclasses.is_dataclass(kind):
-        initial = {field.name for field in dataclasses.fields(kind) if field.init}
-        return kind(**{name: value for name, value in fields.items() if name in initial})
-    if hasattr(kind, "__attrs_attrs__"):
-        aliases = {field.name: field.alias for field in kind.__attrs_attrs__ if field.init}
-        return kind(**{alias: fields[name] for name, alias in aliases.items() if name in fields})
-    if hasattr(kind, "__pydantic_fields__"):
-        declared = kind.__pydantic_fields__
-        aliases = {name: field.validation_alias or field.alias or name for name, field in declared.items()}
-        names = {name: alias if isinstance(alias, str) else name for name, alias in aliases.items()}
-        return kind.model_validate({names.get(name, name): value for name, value in fields.items()})  # type: ignore[attr-defined]
-    raise PayloadCorruptError(f"class {kind.__module__}.{kind.__qualname__} has no fields any more")
-
-
-def has_equality(kind: type) -> bool:
-    """Tell whether ``==`` compares more than identity."""
-    return any("__eq__" in vars(base) for base in kind.__mro__[:-1])
 
 
 @cache
@@ -124,23 +133,24 @@ def serde() -> ModuleType:
         return import_module("airflow.serialization.serde")
 
 
+@cache
+def allow_lists() -> tuple[list[str], list[re.Pattern[str]]]:
+    """Return the globs and the regular expressions of class names that Airflow permits."""
+    from airflow.configuration import conf
+
+    globs = conf.get("core", "allowed_deserialization_classes", fallback="").split()
+    patterns = conf.get("core", "allowed_deserialization_classes_regexp", fallback="").split()
+    return globs, [re.compile(pattern) for pattern in patterns]
+
+
 def _is_permitted(name: str) -> bool:
-    globs, patterns = _allow_lists()
+    globs, patterns = allow_lists()
     return (
         any(fnmatch(name, glob) for glob in globs)
         or any(pattern.fullmatch(name) for pattern in patterns)
         # What allow_class() adds while a task runs; a private name, so absence means none.
         or name in getattr(serde(), "_extra_allowed", ())
     )
-
-
-@cache
-def _allow_lists() -> tuple[list[str], list[re.Pattern[str]]]:
-    from airflow.configuration import conf
-
-    globs = conf.get("core", "allowed_deserialization_classes", fallback="").split()
-    patterns = conf.get("core", "allowed_deserialization_classes_regexp", fallback="").split()
-    return globs, [re.compile(pattern) for pattern in patterns]
 
 
 def _import(name: str) -> object:

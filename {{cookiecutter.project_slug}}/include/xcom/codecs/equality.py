@@ -1,111 +1,134 @@
-"""Whether two values are the same: equal, and of equal type at every depth."""
+"""Compare two values strictly: equal, and of equal type at every depth."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from datetime import datetime, time
+from datetime import datetime, time, tzinfo
 from decimal import Decimal
 from typing import Any
 
-from .classes import fields_of, has_equality, serde, undeclared
+from ..errors import PayloadError
+from . import time_zones
+from .base import type_name
+from .classes import serde
+from .instances import has_state, state_of
 
-__all__ = ["canonical_text", "difference"]
+__all__ = ["difference"]
 
-_FRAMES = ("DataFrame", "Series", "Table", "RecordBatch")
+_FRAMES = frozenset({"pandas", "polars", "pyarrow"})
 
 
-def difference(one: Any, other: Any) -> str | None:
+def difference(left: Any, right: Any) -> str | None:
     """Return the path of the first difference (``"[3]['when']"``), or None if there is none.
 
     Stricter than ``==``: ``1`` is not ``True`` or ``1.0``, ``0.0`` is not ``-0.0``, NaN is NaN, a
-    dict's order of keys counts, and times need equal time zones, not only equal instants.
+    dict's order of keys counts, and times need time zones of one class and equal offsets, not only
+    equal instants. Instances of dataclasses, attrs classes and pydantic models are compared by their
+    state, all others by ``==``.
     """
-    pending: list[tuple[str, Any, Any]] = [("", one, other)]
+    pending: list[tuple[str, Any, Any]] = [("", left, right)]
     # A stack of ours instead of recursion: values may be nested as deep as they can be stored.
     while pending:
         path, mine, theirs = pending.pop()
-        if type(mine) is not type(theirs):
+        if mine is theirs:
+            continue
+        kind = type(mine)
+        if kind is not type(theirs):
             return path
         if isinstance(mine, dict):
-            if len(mine) != len(theirs) or _shape(mine) != _shape(theirs):
+            if not _same_shape(mine, theirs):
                 return path
-            inner = []
-            for (key, value), (their_key, their_value) in zip(mine.items(), theirs.items(), strict=True):
-                inner.append((f"{path}[{key!r}]", key, their_key))
-                inner.append((f"{path}[{key!r}]", value, their_value))
+            inner = [(f"{path}[{key!r}]", *pair) for key, *pair in zip(mine, mine, theirs, strict=True)]
+            inner += [(f"{path}[{key!r}]", mine[key], theirs.get(key)) for key in mine]
         elif isinstance(mine, (list, tuple, deque)):
-            if len(mine) != len(theirs) or _shape(mine) != _shape(theirs):
+            if not _same_shape(mine, theirs):
                 return path
-            inner = [(f"{path}[{index}]", *pair) for index, pair in enumerate(zip(mine, theirs, strict=True))]
-        elif (fields := fields_of(mine)) is not None:
-            their_fields = fields_of(theirs) or {}
-            if fields.keys() != their_fields.keys():
-                return path
-            mine_too, theirs_too = undeclared(mine), undeclared(theirs)
-            if mine_too.keys() != theirs_too.keys():
-                return f"{path}.{min(mine_too.keys() ^ theirs_too.keys())}"
-            inner = [(f"{path}.{name}", value, their_fields[name]) for name, value in fields.items()]
-            inner += [(f"{path}.{name}", value, theirs_too[name]) for name, value in mine_too.items()]
-        else:
-            if not _same_leaf(mine, theirs):
-                return path
+            inner = [(f"{path}[{at}]", *pair) for at, pair in enumerate(zip(mine, theirs, strict=True))]
+            inner += _attributes(path, vars(mine), vars(theirs)) if hasattr(mine, "__dict__") else []
+        elif has_state(kind):
+            inner = _attributes(path, state_of(mine), state_of(theirs))
+        elif _same_leaf(mine, theirs):
             continue
+        else:
+            return path
         pending.extend(reversed(inner))
     return None
 
 
-def canonical_text(item: Any) -> str:
-    """Return a text of a set's member that tells its types and does not depend on the hash seed."""
-    kind = type(item)
-    if kind is tuple:
-        return f"tuple({','.join(map(canonical_text, item))})"
-    if kind is frozenset:
-        return f"frozenset({','.join(sorted(map(canonical_text, item)))})"
-    return f"{kind.__module__}.{kind.__qualname__}:{item!r}"
+class _Absent:
+    """Stands for an attribute that one of two instances lacks."""
 
 
-def _shape(value: Any) -> tuple[object, object]:
-    return getattr(value, "default_factory", None), getattr(value, "maxlen", None)
+def _attributes(path: str, mine: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    names = sorted({*mine, *theirs})
+    return [(f"{path}.{name}", mine.get(name, _Absent), theirs.get(name, _Absent)) for name in names]
 
 
-def _same_leaf(one: Any, other: Any) -> bool:
-    kind = type(one)
-    if one is other:
-        return True
+def _same_shape(mine: Any, theirs: Any) -> bool:
+    def facts(value: Any) -> tuple[object, ...]:
+        return len(value), getattr(value, "default_factory", None), getattr(value, "maxlen", None)
+
+    return facts(mine) == facts(theirs)
+
+
+def _same_leaf(mine: Any, theirs: Any) -> bool:
+    kind = type(mine)
     if kind is float:
-        return (one == other and math.copysign(1, one) == math.copysign(1, other)) or (
-            one != one and other != other
+        return (mine == theirs and math.copysign(1, mine) == math.copysign(1, theirs)) or (
+            mine != mine and theirs != theirs
         )
     if kind is complex:
-        return _same_leaf(one.real, other.real) and _same_leaf(one.imag, other.imag)
+        return _same_leaf(mine.real, theirs.real) and _same_leaf(mine.imag, theirs.imag)
     if kind is Decimal:
-        return bool(one.as_tuple() == other.as_tuple())  # 1.10 is not 1.1, and NaN is NaN.
+        return bool(mine.as_tuple() == theirs.as_tuple())  # 1.10 is not 1.1, and NaN is NaN.
     if kind in (set, frozenset):
         # Equal sets may hold members of unequal types: {1} == {True}.
-        return sorted(map(canonical_text, one)) == sorted(map(canonical_text, other))
-    if isinstance(one, (datetime, time)):
-        return _same_time(one, other)
+        return sorted(map(_typed, mine)) == sorted(map(_typed, theirs))
+    if isinstance(mine, (datetime, time)):
+        return _time_facts(mine) == _time_facts(theirs)
+    if isinstance(mine, tzinfo):
+        return _same_zone(mine, theirs)
     library = kind.__module__.partition(".")[0]
-    if library == "numpy" and hasattr(one, "dtype"):
-        return bool(
-            one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-        )
-    if library in ("pandas", "polars", "pyarrow") and kind.__name__ in _FRAMES:
+    if library == "numpy" and hasattr(mine, "dtype"):
+        return _same_array(mine, theirs)
+    if library in _FRAMES and kind.__name__ in ("DataFrame", "Series", "Table", "RecordBatch"):
         from .frames.equality import frames_equal
 
-        return frames_equal(one, other) is None
-    if not has_equality(kind):
-        # Known to Airflow's serialisers only: the same if it is written the same.
-        return bool(serde().serialize(one) == serde().serialize(other))
-    return bool(one == other)
+        return frames_equal(mine, theirs) is None
+    if any("__eq__" in vars(base) for base in kind.__mro__[:-1]):
+        return bool(mine == theirs)
+    # Known to Airflow's serialisers only: the same if it is written the same.
+    try:
+        return bool(serde().serialize(mine) == serde().serialize(theirs))
+    except Exception:  # Serialisers of others raise anything.
+        return False
 
 
-def _same_time(one: Any, other: Any) -> bool:
-    def facts(value: Any) -> tuple[object, ...]:
-        zone = value.tzinfo
-        # pandas has times of several units, with nanoseconds.
-        finer = getattr(value, "nanosecond", 0), getattr(value, "unit", "")
-        return (value.replace(tzinfo=None), value.fold, type(zone), str(zone), value.utcoffset(), finer)
+def _typed(item: Any) -> str:
+    if type(item) in (tuple, frozenset):
+        texts = map(_typed, item)
+        return f"{type(item).__name__}({','.join(sorted(texts) if type(item) is frozenset else texts)})"
+    return f"{type_name(type(item))}:{item!r}"
 
-    return facts(one) == facts(other)
+
+def _same_array(mine: Any, theirs: Any) -> bool:
+    if mine.dtype != theirs.dtype or mine.shape != theirs.shape:
+        return False
+    if mine.dtype.hasobject:
+        return difference(mine.tolist(), theirs.tolist()) is None
+    return bool(mine.tobytes() == theirs.tobytes())
+
+
+def _same_zone(mine: tzinfo, theirs: tzinfo) -> bool:
+    try:
+        return time_zones.to_content(mine) == time_zones.to_content(theirs)
+    except PayloadError:
+        return mine == theirs
+
+
+def _time_facts(value: Any) -> tuple[object, ...]:
+    zone = value.tzinfo
+    # pandas has times of several units, with nanoseconds.
+    finer = getattr(value, "nanosecond", 0), getattr(value, "unit", "")
+    return (value.replace(tzinfo=None), value.fold, type(zone), str(zone), value.utcoffset(), finer)

@@ -1,20 +1,27 @@
-"""What may stay in the database row, exactly as Airflow would write it.
+"""Values that stay in the database row: plain JSON as it is, others in a form of our own.
 
 PostgreSQL keeps rows as JSONB, which refuses NUL characters and lone surrogates, turns floats of
 1e16 and more into integers, and drops the sign of -0.0. SQLite does none of this; rows are held to
 PostgreSQL's rules everywhere, so that a Dag behaves in production as it did on a laptop.
+
+What JSON lacks is written as in payloads, tagged, in a row of Airflow's shape for serialised objects:
+the UI shows ``gcs_xcom.Value@version=1($date=2013-01-01)``, and a task of a deployment whose backend
+is off gets an error from Airflow. Airflow's own form is not used: that of a naive datetime is a local
+timestamp, another time on a host of another time zone.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any, NamedTuple
 
-from .classes import serde
-from .equality import difference
+from ..errors import PayloadCorruptError
+from .base import Change
 
-__all__ = ["Inline", "airflow_row", "survives_database"]
+__all__ = ["CLASSNAME", "Inline", "from_row", "survives_database", "to_row"]
+
+CLASSNAME = "gcs_xcom.Value"
+VERSION = 1
 
 # Keys by which Airflow tells its own objects from data: airflow/sdk/_shared/serialization.
 _RESERVED_KEYS = frozenset(
@@ -29,31 +36,43 @@ class Inline(NamedTuple):
     """A value that stays in the database.
 
     Attributes:
-        row: What the row holds: the value itself, or Airflow's serialised form of it.
+        row: What the row holds: the value itself, or our form of it.
+        changes: Parts that do not come back exactly, as in ``Encoded``.
     """
 
     row: Any
+    changes: tuple[Change, ...] = ()
+
+
+def to_row(node: Any) -> dict[str, Any]:
+    """Return the row of a tagged value."""
+    # The UI shows the items of a list here letter by letter.
+    data = node if type(node) is dict else {"$list": node}
+    return {"__classname__": CLASSNAME, "__version__": VERSION, "__data__": data}
+
+
+def from_row(row: object) -> dict[str, Any] | None:
+    """Return the tagged value of a row, or None for a row of another kind.
+
+    Raises:
+        PayloadCorruptError: The row claims to be of this kind and is malformed, or of a version that
+            this code does not know.
+    """
+    if type(row) is not dict or row.get("__classname__") != CLASSNAME:
+        return None
+    version, data = row.get("__version__"), row.get("__data__")
+    if type(version) is int and version > VERSION:
+        raise PayloadCorruptError(
+            f"the row is a value of version {version} and this code reads up to {VERSION}: update this "
+            "deployment's copy of include/xcom"
+        )
+    if version != VERSION or type(version) is not int or len(row) != 3 or type(data) is not dict:
+        raise PayloadCorruptError("the row looks like a value of this backend and is malformed")
+    return data
 
 
 def survives_database(value: Any) -> bool:
     """Tell whether plain JSON comes back from JSONB unchanged, and from Airflow as data."""
-    return _survives(value, _RESERVED_KEYS)
-
-
-def airflow_row(value: Any, threshold_bytes: int) -> Inline | None:
-    """Return Airflow's own form of a value if that brings it back unchanged; else None."""
-    try:
-        row = serde().serialize(value)
-        text = json.dumps(row, allow_nan=False)
-        if len(text) > threshold_bytes or not _survives(row, frozenset()):
-            return None
-        same = difference(value, serde().deserialize(json.loads(text))) is None
-    except Exception:  # noqa: BLE001 - serialisers of others raise anything; the payload is made already
-        return None
-    return Inline(row) if same else None
-
-
-def _survives(value: Any, reserved_keys: frozenset[str]) -> bool:
     pending = [(value, 0)]
     while pending:
         item, depth = pending.pop()
@@ -68,7 +87,7 @@ def _survives(value: Any, reserved_keys: frozenset[str]) -> bool:
             if not -_INT_LIMIT <= item < _INT_LIMIT:
                 return False
         elif kind is dict:
-            if depth > _MAX_NESTING or not reserved_keys.isdisjoint(item):
+            if depth > _MAX_NESTING or not _RESERVED_KEYS.isdisjoint(item):
                 return False
             pending.extend((key, depth) for key in item)
             pending.extend((inner, depth + 1) for inner in item.values())

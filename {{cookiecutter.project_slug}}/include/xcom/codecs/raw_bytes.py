@@ -22,9 +22,10 @@ class BytesCodec:
         return Encoded(self.name, self.version, "bin", type(value).__name__, [value], size, {})
 
     def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
-        """Decode; an object of the value's type that the payload fills is handed over as it is."""
-        kind = bytes if type == "bytes" else bytearray
-        filled = getattr(payload.obj, "value", payload.obj)  # As ``stores.allocate`` made it.
-        if isinstance(filled, kind) and len(filled) == len(payload):
-            return filled
-        return kind(payload)
+        """Decode; a bytearray that the payload fills is handed over as it is."""
+        if type == "bytes":
+            return bytes(payload)
+        whole = payload.obj
+        if isinstance(whole, bytearray) and len(whole) == len(payload):
+            return whole
+        return bytearray(payload)

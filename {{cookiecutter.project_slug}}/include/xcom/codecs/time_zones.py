@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone, tzinfo
+from importlib import import_module
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -58,23 +59,23 @@ def from_content(content: list[Any]) -> tzinfo:
         ModuleNotFoundError: The library of its class is not installed here.
     """
     kind, *arguments = content
-    make = _MAKE.get(kind)
-    if make is None:
+    if kind == "fixed":
+        offset, name = timedelta(*arguments[0]), arguments[1]
+        if name is not None:
+            return timezone(offset, name)
+        return timezone(offset) if offset else timezone.utc
+    if kind not in _MAKE:
         raise PayloadCorruptError(f"the payload has a time zone of unknown kind {kind!r:.100}")
-    return make(*arguments)
+    if kind in _NAMED and not _NAME.fullmatch(arguments[0]):
+        raise PayloadCorruptError(f"the payload has a time zone of malformed name {arguments[0]!r:.100}")
+    module, make = _MAKE[kind]
+    # gettz() gives None for a name that it does not know.
+    zone: tzinfo = getattr(import_module(module), make)(*arguments) or ZoneInfo(arguments[0])
+    return zone
 
 
 def _duration(value: timedelta) -> list[int]:
     return [value.days, value.seconds, value.microseconds]
-
-
-def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise PayloadCorruptError(f"the payload has a time zone of malformed name {text!r:.100}")
-    return text
-
-
-# ------------------------------------------------------------------------- descriptions, by package
 
 
 def _of_datetime(zone: Any) -> list[Any] | None:
@@ -99,9 +100,10 @@ def _of_pendulum(zone: Any) -> list[Any] | None:
 def _of_dateutil(zone: Any) -> list[Any] | None:
     from dateutil import tz
 
-    if type(zone) is tz.tzutc:
+    kind = type(zone)
+    if kind is tz.tzutc:
         return ["dateutil-utc"]
-    if type(zone) is tz.tzoffset:
+    if kind is tz.tzoffset:
         return ["dateutil-fixed", zone.tzname(None), zone.utcoffset(None).total_seconds()]
     named = _DATEUTIL_FILE.fullmatch(repr(zone))
     if named and _NAME.fullmatch(named[1]) and tz.gettz(named[1]) == zone:
@@ -121,7 +123,7 @@ def _of_psycopg2(zone: Any) -> list[Any] | None:
     if type(zone).__name__ != "FixedOffsetTimezone":
         return None
     offset, name = zone.__getinitargs__()
-    return ["psycopg2-fixed", offset.total_seconds(), name]
+    return ["psycopg2-fixed", offset.total_seconds() / 60, name]
 
 
 def _of_pydantic(zone: Any) -> list[Any]:
@@ -139,81 +141,16 @@ _DESCRIBE: dict[str, Callable[[Any], list[Any] | None]] = {
 }
 
 
-# ------------------------------------------------------------------------------ and what they mean
-
-
-def _fixed(offset: list[int], name: str | None) -> tzinfo:
-    delta = timedelta(*offset)
-    if name is not None:
-        return timezone(delta, name)
-    return timezone(delta) if delta else timezone.utc
-
-
-def _pendulum_fixed(offset: int, name: str) -> tzinfo:
-    import pendulum
-
-    return pendulum.FixedTimezone(offset, name)
-
-
-def _pendulum_zone(name: str) -> tzinfo:
-    import pendulum
-
-    return pendulum.Timezone(_name(name))
-
-
-def _dateutil_utc() -> tzinfo:
-    from dateutil import tz
-
-    return tz.tzutc()
-
-
-def _dateutil_fixed(name: str | None, seconds: float) -> tzinfo:
-    from dateutil import tz
-
-    return tz.tzoffset(name, seconds)
-
-
-def _dateutil_zone(name: str) -> tzinfo:
-    from dateutil import tz
-
-    return tz.gettz(_name(name)) or ZoneInfo(name)
-
-
-def _pytz(name: str, *offsets: Any) -> tzinfo:
-    from pytz.tzinfo import unpickler
-
-    zone: tzinfo = unpickler(_name(name), *offsets)
-    return zone
-
-
-def _pytz_fixed(minutes: int) -> tzinfo:
-    import pytz
-
-    return pytz.FixedOffset(minutes)
-
-
-def _psycopg2_fixed(seconds: float, name: str | None) -> tzinfo:
-    from psycopg2.tz import FixedOffsetTimezone
-
-    return FixedOffsetTimezone(timedelta(seconds=seconds), name)
-
-
-def _pydantic_fixed(seconds: float) -> tzinfo:
-    from pydantic_core import TzInfo
-
-    return TzInfo(seconds)
-
-
-_MAKE: dict[str, Callable[..., tzinfo]] = {
-    "fixed": _fixed,
-    "zone": lambda name: ZoneInfo(_name(name)),
-    "pendulum-fixed": _pendulum_fixed,
-    "pendulum-zone": _pendulum_zone,
-    "dateutil-utc": _dateutil_utc,
-    "dateutil-fixed": _dateutil_fixed,
-    "dateutil-zone": _dateutil_zone,
-    "pytz": _pytz,
-    "pytz-fixed": _pytz_fixed,
-    "psycopg2-fixed": _psycopg2_fixed,
-    "pydantic-fixed": _pydantic_fixed,
+_MAKE: dict[str, tuple[str, str]] = {
+    "zone": ("zoneinfo", "ZoneInfo"),
+    "pendulum-fixed": ("pendulum", "FixedTimezone"),
+    "pendulum-zone": ("pendulum", "Timezone"),
+    "dateutil-utc": ("dateutil.tz", "tzutc"),
+    "dateutil-fixed": ("dateutil.tz", "tzoffset"),
+    "dateutil-zone": ("dateutil.tz", "gettz"),
+    "pytz": ("pytz.tzinfo", "unpickler"),
+    "pytz-fixed": ("pytz", "FixedOffset"),
+    "psycopg2-fixed": ("psycopg2.tz", "FixedOffsetTimezone"),
+    "pydantic-fixed": ("pydantic_core", "TzInfo"),
 }
+_NAMED = frozenset({"zone", "pendulum-zone", "dateutil-zone", "pytz"})
