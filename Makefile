@@ -8,7 +8,7 @@ LOCK := requirements/dev.txt
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docker-test test-versions lint lock clean bench docs outdated
+.PHONY: help demo test unit-test docker-test test-versions coverage lint lock clean bench docs outdated
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
@@ -16,19 +16,24 @@ help:  ## Show this list
 demo: $(READY)  ## Bake a project, run its example Dags through Airflow, show what lies where (no Docker)
 	$(PY) demo/demo.py
 
-test: $(READY)  ## Run every test; those with containers when an engine answers
-	$(PY) -m pytest -rs $(ARGS)
+test: unit-test docker-test  ## Run every test; those with containers when an engine answers
 
-docker-test: $(READY)  ## Run only the tests with containers
+unit-test: $(READY)  ## Run the tests without containers, two at a time
+	$(PY) -m pytest -rs -n 2 --dist loadgroup -m 'not docker' $(ARGS)
+
+docker-test: $(READY)  ## Run the tests with containers, one at a time
 	$(PY) -m pytest -rs -m docker $(ARGS)
 
 test-versions: $(READY)  ## Run the payload tests and one Dag on Airflow 3.0 to 3.4
 	$(PY) tests/versions/run.py $(ARGS)
 
+coverage: $(READY)  ## Show which lines of the library no test without containers runs
+	$(PY) -m pytest -q -n 2 --dist loadgroup -m 'not docker' --cov --cov-report=term-missing:skip-covered $(ARGS)
+
 bench: $(READY)  ## Measure the backend beside others, write docs/performance.md (ARGS=--quick: only print)
 	$(PY) benchmarks/bench.py $(ARGS)
 
-lint: $(READY)  ## Check style and types
+lint: $(READY)  ## Check style, types and spelling
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	cd '{{cookiecutter.project_slug}}' && '$(CURDIR)/$(PY)' -m mypy --config-file pyproject.toml --cache-dir '$(CURDIR)/.mypy_cache' include

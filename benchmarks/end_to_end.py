@@ -13,7 +13,7 @@ from typing import Any
 from processes import HERE, ROOT, Place
 
 sys.path.insert(0, str(ROOT / "demo"))
-import demo  # noqa: E402
+import demo
 
 __all__ = ["measure"]
 

@@ -44,6 +44,7 @@ class Worker:
 
     @property
     def way(self) -> Opened:
+        """Open the backend when it is first used."""
         if self.opened is None:
             self.opened = self.candidate.open()
         return self.opened
@@ -267,7 +268,7 @@ def main() -> None:
         os.environ.update(order["environment"])
         try:
             serve(order["name"], order["socket"])
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, this process of one measurement ends
             traceback.print_exc()
         os._exit(0)
 

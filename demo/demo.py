@@ -43,22 +43,27 @@ class Place:
 
     @property
     def airflow(self) -> Path:
+        """Give Airflow's home."""
         return self.home / "airflow"
 
     @property
     def database(self) -> Path:
+        """Give the metadata database."""
         return self.airflow / "airflow.db"
 
     @property
     def failures(self) -> Path:
+        """Give the file with one line of JSON for each failed task."""
         return self.airflow / "failures.jsonl"
 
     @property
     def logs(self) -> Path:
+        """Give the folder with one log for each step."""
         return self.home / "logs"
 
     @property
     def payloads(self) -> Path:
+        """Give the folder that is the bucket."""
         return self.home / "payloads"
 
     @property
@@ -97,6 +102,7 @@ class Progress:
         self.told = 0.0
 
     def start(self, step: str) -> None:
+        """Begin a step."""
         self.step, self.began = step, time.monotonic()
         self.told = self.began
         self.note("")
@@ -112,6 +118,7 @@ class Progress:
             print(self._line(f"... {news}".rstrip()), file=self.out, flush=True)
 
     def end(self, outcome: str) -> None:
+        """End the step with a line that stays."""
         self.out.write("\r\033[K" if self.live else "")
         print(self._line(outcome), file=self.out, flush=True)
 
@@ -395,6 +402,7 @@ def read_passed(place: Place, dag: str) -> list[Passed]:
         row = json.loads(text) if text is not None else None
         reference = PayloadReference.from_row(row)
         if reference is None:
+            facts: tuple[str, str, int, int | None, int, str, str]
             facts = (name_of_type(row), "", 0, None, len((text or "").encode()), "", "")
         else:
             extent, rows = extent_of(reference.summary)
@@ -546,6 +554,7 @@ def write_csv(passed: dict[str, list[Passed]], file: Path) -> None:
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="demo.py",
         description="Bake the template, run its example Dags through Airflow, show what passed between tasks.",

@@ -3,9 +3,12 @@
 Two folders go if they are empty: a folder's name cannot depend on an answer, as a file's can.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 
 BACKEND = "AIRFLOW__CORE__XCOM_BACKEND=include.xcom_backend.GCPBucketXComBackend"
 NEEDED = ("apache-airflow-providers-google", "pyarrow", "orjson", "ormsgpack", "zstandard")
@@ -15,14 +18,15 @@ SERVICES = ("scheduler", "dag-processor", "api-server", "triggerer")
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml")
 
 
-def text_of(name):
+def text_of(name: str) -> str:
+    """Return the text of a file, empty if there is none."""
     try:
         return pathlib.Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 
 
-def left_to_do():
+def left_to_do() -> Iterator[str]:
     """Yield what a file that was there before the template still lacks (cookiecutter -f -s)."""
     if BACKEND not in text_of("Dockerfile").replace(
         "ENV AIRFLOW__CORE__XCOM_BACKEND ", "ENV AIRFLOW__CORE__XCOM_BACKEND="
@@ -49,7 +53,8 @@ def left_to_do():
         )
 
 
-def main():
+def main() -> None:
+    """Say what is there and what to do with it."""
     answers = json.loads(r"""{{ cookiecutter | tojson }}""")
     for folder in (".github/workflows", ".github"):
         with contextlib.suppress(OSError):  # It has files.

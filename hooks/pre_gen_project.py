@@ -4,9 +4,12 @@ cookiecutter runs this in the new folder, still empty, and removes that folder w
 not 0. Standard library only; it reads the answers as JSON, so that no answer can become code.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator
 
 # Device names of Windows: with or without an ending, no file or folder may have them.
 RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
@@ -14,7 +17,8 @@ NAME_SIGNS = " ._-,&+()'"
 BOOLEANS = (True, False)
 
 
-def check_project_name(name):
+def check_project_name(name: str) -> Iterator[tuple[str, str]]:
+    """Yield each rule that a name for people breaks, and a name that breaks none."""
     if not name.strip():
         yield "must not be empty", "My Airflow"
         return
@@ -31,7 +35,8 @@ def check_project_name(name):
         yield "needs at least one letter or digit", "My Airflow"
 
 
-def check_project_slug(slug):
+def check_project_slug(slug: str) -> Iterator[tuple[str, str]]:
+    """Yield each rule that the name of a folder breaks, and a name that breaks none."""
     example = "my-airflow, MyAirflow or etl.v2"
     if not slug:
         yield "must not be empty", example
@@ -42,11 +47,8 @@ def check_project_slug(slug):
     if strange:
         yield f"contains {_shown(strange)}; allowed are A-Z, a-z, 0-9, '-', '_' and '.'", example
     if {"/", "\\"} & set(strange):
-        yield (
-            "is a path, not a name; cookiecutter may already have made its parent folders, look for "
-            "empty ones. The place is chosen with --output-dir",
-            example,
-        )
+        rule = "is a path, not a name; cookiecutter may already have made its parent folders, look for "
+        yield rule + "empty ones. The place is chosen with --output-dir", example
     if not re.match(r"[A-Za-z0-9]", slug):
         yield "must begin with a letter or digit", example
     if slug.endswith("."):
@@ -58,7 +60,8 @@ def check_project_slug(slug):
         )
 
 
-def check_gcs_bucket(bucket):
+def check_gcs_bucket(bucket: str) -> Iterator[tuple[str, str]]:
+    """Yield each rule of cloud.google.com/storage/docs/buckets#naming that is broken, and a good name."""
     example = "acme-airflow-xcom"
     if bucket.startswith("gs://"):
         name = bucket[5:].split("/")[0]
@@ -87,8 +90,10 @@ def check_gcs_bucket(bucket):
         yield "must not contain 'google' or anything that looks like it", example
 
 
-def check_choice(allowed):
-    def check(answer):
+def check_choice(allowed: list[str]) -> Callable[[str], Iterator[tuple[str, str]]]:
+    """Return a check for one of several answers."""
+
+    def check(answer: str) -> Iterator[tuple[str, str]]:
         # cookiecutter refuses any other choice itself, except where it is given a list of its own.
         if answer not in allowed:
             yield f"must be one of {', '.join(allowed)}", allowed[0]
@@ -96,12 +101,13 @@ def check_choice(allowed):
     return check
 
 
-def check_boolean(answer):
+def check_boolean(answer: object) -> Iterator[tuple[str, str]]:
+    """Yield the rule that an answer breaks if it is neither true nor false."""
     if answer not in BOOLEANS:
         yield "must be true or false", "true"
 
 
-CHECKS = {
+CHECKS: dict[str, Callable[..., Iterator[tuple[str, str]]]] = {
     "project_name": check_project_name,
     "project_slug": check_project_slug,
     "runtime_version": check_choice(["3.3-8", "3.2-9", "3.1-21"]),
@@ -113,20 +119,21 @@ CHECKS = {
 }
 
 
-def problems(answers):
+def problems(answers: dict[str, str]) -> list[str]:
     """Return one line for every rule that an answer breaks."""
     lines = []
     for name, check in CHECKS.items():
         for rule, example in check(answers[name]):
-            lines.append(f"  {name}: {ascii(answers[name])} {rule}. For example: {example}")
+            lines.append(f"  {name}: {answers[name]!a} {rule}. For example: {example}")
     return lines
 
 
-def _shown(characters):
+def _shown(characters: Iterable[str]) -> str:
     return " ".join(ascii(c) for c in characters)
 
 
-def main():
+def main() -> int:
+    """Print every problem at once; return the exit code."""
     answers = json.loads(r"""{{ cookiecutter | tojson }}""")
     found = problems(answers)
     if not found:

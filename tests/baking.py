@@ -140,7 +140,7 @@ def bake(template: Path, output: Path, answers: dict[str, str], *options: str) -
             exit_code = cookiecutter_command(command, standalone_mode=True)
         except SystemExit as stop:
             exit_code = stop.code
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the command would have failed with it
             # What the interpreter does with an error that nobody caught.
             traceback.print_exc()
             exit_code = 1

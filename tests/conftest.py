@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from baking import COMBINATIONS, Baked, bake, export
 from engine import compose_refusal, give_up
+
+# A script's background jobs ignore SIGINT, and so would every process that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file in one worker, since its tests share servers, and all of Airflow's components in one.
+
+    Two complete Airflows at a time are too much for two cores: their heartbeats would be late.
+    """
+    for item in items:
+        is_heavy = item.get_closest_marker("airflow") is not None
+        item.add_marker(pytest.mark.xdist_group("airflow" if is_heavy else item.path.as_posix()))
+    items.sort(key=lambda item: item.get_closest_marker("airflow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ ALWAYS = [
     "deploy/terraform/main.tf",
     "docker-compose.override.yml",
     "docker-compose.yml",
+    "include/state_backend.py",
     "include/xcom_backend.py",
     "packages.txt",
     "plugins/payload_viewer.py",
@@ -55,7 +56,7 @@ GITHUB = [".github/dependabot.yml", ".github/workflows/ci.yml"]
 NOT_CLONED = [".env", "airflow_settings.yaml"]
 
 # What templates of other origin do not touch: baked bytes equal the bytes in this repository.
-VERBATIM_FOLDERS = (LIBRARY, "include/xcom_backend.py")
+VERBATIM_FOLDERS = (LIBRARY, "include/xcom_backend.py", "include/state_backend.py")
 
 
 def library_files() -> list[str]:

@@ -382,7 +382,7 @@ def _reported(parts: list[str], what: str) -> Iterator[None]:
     """Put an error among the parts of a report instead of raising it."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a report says what it could not find out
         parts.append(f"----- {what}: not available: {type(error).__name__}: {error}")
 
 

@@ -16,7 +16,7 @@ from existing_projects import ASTRO_IN_USE, PLAIN, TREES, adopt, lay_out
 from generated_files import expected_files
 
 sys.path.append(str(REPOSITORY / TEMPLATE_FOLDER))
-from include.xcom.commands import emulator  # noqa: E402
+from include.xcom.commands import emulator
 
 # Laying the template over a project and extending its override is for every system; these are not.
 needs_unix = pytest.mark.skipif(

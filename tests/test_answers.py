@@ -98,7 +98,7 @@ def test_answer_refused_says_why_and_leaves_nothing(
     baked = baker("-f", **{"project_slug": "fine", "gcs_bucket": GOOD_BUCKET, question: answer})
 
     assert baked.exit_code != 0
-    assert f"  {question}: {ascii(answer)} " in baked.said
+    assert f"  {question}: {answer!a} " in baked.said
     assert sentence in baked.said
     assert "Nothing was generated: 1 problem with the answers." in baked.said or "problems with" in baked.said
     assert list(baked.output.iterdir()) == []
@@ -133,7 +133,7 @@ def test_answers_all_wrong_are_reported_together(baker: Callable[..., Baked]) ->
 
 
 def test_slug_with_parent_folders_tells_what_remains(baker: Callable[..., Baked]) -> None:
-    """cookiecutter makes parent folders before any hook runs: the message says to look for them."""
+    """Cookiecutter makes parent folders before any hook runs: the message says to look for them."""
     baked = baker(project_slug="a/b")
 
     assert baked.exit_code != 0

@@ -15,10 +15,14 @@ def test_large_object_comes_faster_than_one_connection_carries_it(tmp_path: Path
     """256 MiB at 50 MB/s for each connection: 5 s over one, and one of eight parts of it over eight."""
     if find_binary() is None:
         pytest.skip(HOW_TO_GET)
-    command = [sys.executable, ROOT / "benchmarks" / "bench.py", "--quick", "--only", "ranged"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--quick", "--only", "ranged"]
 
     ran = subprocess.run(
-        [*command, "--folder", tmp_path / "bench"], capture_output=True, text=True, timeout=300, check=False
+        [*command, "--folder", str(tmp_path / "bench")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
     assert not ran.returncode, ran.stderr[-3000:]

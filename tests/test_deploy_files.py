@@ -190,7 +190,8 @@ def test_helm_values_name_backend_bucket_and_account(deployed: Path, monkeypatch
     assert environment["AIRFLOW__CORE__XCOM_BACKEND"] == BACKEND
     assert environment["AIRFLOW__GCS_XCOM__BUCKET"] == "acme-xcom"
     assert environment["PYTHONPATH"] == "/opt/airflow"
-    assert image and image.group(1) == values["airflowVersion"]
+    assert image
+    assert image.group(1) == values["airflowVersion"]
     for part in (*values["workers"].values(), values["triggerer"], values["apiServer"]):
         annotations = part["serviceAccount"]["annotations"]
         assert annotations["iam.gke.io/gcp-service-account"].startswith(f"{account}@")

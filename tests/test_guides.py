@@ -214,7 +214,8 @@ def test_turning_off_gives_the_error_that_the_guide_prints(tmp_path: Path) -> No
             text=True,
             check=False,
         )
-        assert done.returncode == 1 and not done.stdout
+        assert done.returncode == 1
+        assert not done.stdout
         return done.stderr.strip().splitlines()[-1]
 
     assert read() == printed

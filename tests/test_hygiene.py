@@ -87,19 +87,23 @@ def test_env_file_means_the_same_to_every_reader(project: Path) -> None:
 
 
 def test_dockerfile_starts_with_a_literal_from_and_sets_the_backend(project: Path) -> None:
-    """The Astro CLI reads the image's tag from the first line; the class must be named in the image."""
+    """The Astro CLI reads the image's tag from the first line; the classes must be named in the image."""
     lines = [line for line in (project / "Dockerfile").read_text().splitlines() if line and line[0] != "#"]
 
     assert re.fullmatch(r"FROM astrocrpublic\.azurecr\.io/runtime:\d+\.\d+-\d+", lines[0])
-    assert lines[1:] == ["ENV AIRFLOW__CORE__XCOM_BACKEND=include.xcom_backend.GCPBucketXComBackend"]
+    assert lines[1:] == [
+        "ENV AIRFLOW__CORE__XCOM_BACKEND=include.xcom_backend.GCPBucketXComBackend",
+        "ENV AIRFLOW__WORKERS__STATE_STORE_BACKEND=include.state_backend.GCSStateBackend",
+    ]
     assert (project / "Dockerfile").read_text().startswith("FROM ")
 
 
-def test_named_backend_class_exists(project: Path) -> None:
-    """What the Dockerfile names is defined in the file that it points to."""
-    module = ast.parse((project / "include/xcom_backend.py").read_text())
+def test_named_backend_classes_exist(project: Path) -> None:
+    """What the Dockerfile names is defined in the files that it points to."""
+    for file, name in (("xcom_backend.py", "GCPBucketXComBackend"), ("state_backend.py", "GCSStateBackend")):
+        module = ast.parse((project / "include" / file).read_text())
 
-    assert "GCPBucketXComBackend" in [node.name for node in module.body if isinstance(node, ast.ClassDef)]
+        assert name in [node.name for node in module.body if isinstance(node, ast.ClassDef)]
 
 
 def test_every_requirement_has_a_lower_bound(project: Path) -> None:
@@ -130,6 +134,7 @@ def test_third_party_imports_are_required(project: Path) -> None:
         "markupsafe",
         "packaging",
         "pendulum",
+        "pydantic",
         "sqlalchemy",
         "starlette",
         "structlog",

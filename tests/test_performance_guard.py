@@ -48,7 +48,8 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
     """The backend before a bucket that counts."""
     command = [sys.executable, str(Path(__file__).with_name("counting_bucket.py"))]
     bucket = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert bucket.stdin and bucket.stdout
+    assert bucket.stdin
+    assert bucket.stdout
     try:
         url = f"http://127.0.0.1:{int(bucket.stdout.readline())}"
         for name in list(os.environ):
@@ -62,7 +63,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
 
         load_settings.cache_clear()
         forget_stores()
-        ids = {"dag_id": "sales", "task_id": "extract", "run_id": "manual", "map_index": -1}
+        ids: dict[str, Any] = {"dag_id": "sales", "task_id": "extract", "run_id": "manual", "map_index": -1}
         yield Ways(
             store=lambda value: backend.serialize_value(value, key="return_value", **ids),
             load=lambda row: backend.deserialize_value(Row(row)),

@@ -46,7 +46,7 @@ def test_paths_of_the_template_fit_windows() -> None:
 
 
 def test_no_two_names_differ_by_case_alone(baked_combinations: Callable[[str], Path]) -> None:
-    """macOS and Windows would keep one of them."""
+    """Only one of them would be left on macOS and Windows."""
     for names in (tracked(), files_of(baked_combinations("3.3-local-pandas-examples"))):
         assert [name for name, count in Counter(map(str.lower, names)).items() if count > 1] == []
 

@@ -33,7 +33,7 @@ def build(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def check(site: Path) -> subprocess.CompletedProcess[str]:
     """Check the links of a site that was built."""
-    command = [sys.executable, REPOSITORY / "scripts/check-links", site]
+    command = [sys.executable, str(REPOSITORY / "scripts/check-links"), str(site)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -173,7 +173,7 @@ def test_cruft_update_that_meets_the_same_line_leaves_the_choice(repository: Pat
     dockerfile.write_text(dockerfile.read_text().replace("runtime:3.3-8", "runtime:3.3-9"))
     commit_all(project, "Take a newer image")
     theirs = repository / TEMPLATE_FOLDER / "Dockerfile"
-    first, _, rest = theirs.read_text().partition("\n")
+    _, _, rest = theirs.read_text().partition("\n")
     theirs.write_text(f"FROM astrocrpublic.azurecr.io/runtime:3.4-1\n{rest}")
     (repository / TEMPLATE_FOLDER / "include/later.py").write_text('"""New."""\n')
     commit_all(repository, "Improve the template")

@@ -182,7 +182,7 @@ class ViewerServer:
     ) -> None:  # fmt: skip
         """Write a row, and what of a run and a task instance it needs."""
         with self.database() as database:
-            run = {"dag_id": dag_id, "run_id": run_id}
+            run: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id}
             insert(database, "dag_run", ignore=True, **run, state="success", run_after=NOW, logical_date=None,
                    run_type="manual", start_date=NOW, end_date=NOW)  # fmt: skip
             instance = {**run, "task_id": task_id, "map_index": map_index}

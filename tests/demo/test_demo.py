@@ -84,7 +84,14 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     (home / "fails.py").write_text(FAILS)
     (home / "no_dag.py").write_text("import no_such_module\nfrom airflow.sdk import dag\n")
     folder = home / "folder"
-    arguments = ["--folder", folder, "--add", home / "fails.py", "--add", home / "no_dag.py"]
+    arguments: list[str | Path] = [
+        "--folder",
+        folder,
+        "--add",
+        home / "fails.py",
+        "--add",
+        home / "no_dag.py",
+    ]
     done = run_demo(
         *arguments,
         "example_small_values",

@@ -99,6 +99,7 @@ class Outcome:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run what the command line asks for; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="versions to run, for example 3.0; default all"
@@ -133,7 +134,10 @@ def main(argv: list[str] | None = None) -> int:
     project = bake_project()
     with ThreadPoolExecutor(arguments.jobs) as pool:
         outcomes = list(
-            pool.map(lambda job: run_version(*job, interpreters[job[1]], project, arguments.newest), runnable)
+            pool.map(
+                lambda job: run_version(job[0], job[1], interpreters[job[1]], project, arguments.newest),
+                runnable,
+            )
         )
     report(outcomes, missing, time.monotonic() - start)
     return 1 if any(outcome.problems for outcome in outcomes) or not outcomes else 0
@@ -190,7 +194,7 @@ def run_version(version: Version, minor: str, interpreter: str, project: Path, n
         outcome.server = "failed" if found else "ok"
     except Failed as error:
         outcome.problems.append(str(error))
-    except Exception as error:  # One broken version must not hide what the others say.
+    except Exception as error:  # noqa: BLE001 - one broken version must not hide what the others say.
         outcome.problems.append(repr(error))
     outcome.seconds = time.monotonic() - start
     say(version.name, f"done in {outcome.seconds:.0f} s" + "".join(f"; {text}" for text in outcome.problems))
@@ -230,7 +234,7 @@ def run_tests(python: Path, work: Path, project: Path, outcome: Outcome) -> None
     results = work / "tests.xml"
     options = ["-q", "-p", "no:cacheprovider", f"--junitxml={results}", f"--basetemp={work / 'tmp'}"]
     # The doctor would rightly complain that these environments lack the Google provider.
-    options.append(f"--deselect={CORE_TESTS}/test_commands.py::TestDoctor")
+    options.append("--deselect=test_commands.py::TestDoctor")
     command = [
         python,
         "-m",
@@ -253,7 +257,7 @@ def run_tests(python: Path, work: Path, project: Path, outcome: Outcome) -> None
     except Failed as error:
         problem = str(error)
     if results.exists():
-        suite = ElementTree.parse(results).getroot().find("testsuite")
+        (suite,) = ElementTree.parse(results).getroot().iter("testsuite")
         counts = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
         outcome.failed = counts["failures"] + counts["errors"]
         outcome.skipped = counts["skipped"]
@@ -331,7 +335,8 @@ def check_metrics(statsd: socket.socket) -> None:
 
 
 def is_reference(row: object) -> bool:
-    return isinstance(row, dict) and str(row.get("__classname__", "")).endswith(".PayloadReference")
+    """Tell a row that refers to a payload from one that is a value."""
+    return isinstance(row, dict) and row.get("__classname__") == "gcs_xcom.Payload"
 
 
 def run(
@@ -352,6 +357,7 @@ def run(
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 timeout=TIMEOUT_SECONDS,
+                check=False,
             ).returncode
         except subprocess.TimeoutExpired:
             code = -1
@@ -368,6 +374,7 @@ _printing = threading.Lock()
 
 
 def say(name: str, text: str) -> None:
+    """Print a line, from whichever thread."""
     with _printing:
         print(f"[{time.strftime('%H:%M:%S')}] {name}: {text}", flush=True)
 

@@ -38,6 +38,7 @@ def check(
 
     Args:
         folder: Of the version's packages.
+        dag_id: Of the Dag that ran.
         project: A generated project, with its plugins.
         work: For logs; has the payloads below ``payloads``.
         environment: Of Airflow's processes.
@@ -95,7 +96,7 @@ def serving(folder: Path, work: Path, environment: dict[str, str]) -> Iterator[s
         port = free.getsockname()[1]
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     url = f"http://127.0.0.1:{port}"
-    command = [folder / "bin" / "airflow", "api-server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(folder / "bin" / "airflow"), "api-server", "--host", "127.0.0.1", "--port", str(port)]
     with (work / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--apps", "core"],

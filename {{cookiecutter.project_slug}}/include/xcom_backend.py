@@ -16,12 +16,6 @@ that cannot be imported stops every component of Airflow.
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from functools import cache
 from typing import Any
 
 try:
@@ -36,12 +30,9 @@ except ModuleNotFoundError as error:
 
 from .xcom import payloads
 from .xcom.reference import Coordinates
+from .xcom.threads import run_in_thread
 
 __all__ = ["GCPBucketXComBackend"]
-
-# Of one event loop. Bounds memory; [gcs_xcom] concurrency cannot be asked for on the loop, since a
-# setting may be a Variable.
-_PAYLOADS_AT_ONCE = 16
 
 
 class GCPBucketXComBackend(BaseXCom):
@@ -102,7 +93,7 @@ class GCPBucketXComBackend(BaseXCom):
     async def aset(cls, key: str, value: Any, **xcom: Any) -> None:
         """Store a value."""
         ids = {name: xcom.get(name) for name in ("dag_id", "task_id", "run_id", "map_index")}
-        row = await _in_thread(cls.serialize_value, value, key=key, **ids)
+        row = await run_in_thread(cls.serialize_value, value, key=key, **ids)
         with payloads.rows_only():
             await super().aset(key, row, **xcom)
 
@@ -111,24 +102,11 @@ class GCPBucketXComBackend(BaseXCom):
         """Return one value."""
         with payloads.rows_only():
             row = await super().aget_one(**xcom)
-        return row if row is None else await _in_thread(payloads.load, row)
+        return row if row is None else await run_in_thread(payloads.load, row)
 
     @classmethod
     async def aget_all(cls, **xcom: Any) -> Any:
         """Return the values of all map indexes, in order, read several at a time."""
         with payloads.rows_only():
             rows = await super().aget_all(**xcom)
-        return rows if rows is None else await _in_thread(payloads.load_many, rows)
-
-
-async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # Not asyncio.to_thread: Airflow reads its answers in the loop's own threads. Had our calls taken all
-    # of them, each waiting for a Variable or a connection, no answer could ever arrive.
-    call = copy_context().run
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads(os.getpid()), lambda: call(function, *args, **kwargs))
-
-
-@cache
-def _threads(process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_PAYLOADS_AT_ONCE, "xcom")
+        return rows if rows is None else await run_in_thread(payloads.load_many, rows)

@@ -170,13 +170,14 @@ def coordinates_of(uri: str) -> Coordinates | None:
     parts = uri.split("/")
     if len(parts) < 8:
         return None
-    dag_id, run_id, task_id, map_index, key = map(_unquoted, parts[-6:-1])
+    dag_id, run_id, task_id, map_index, key = map(unquote_segment, parts[-6:-1])
     if not map_index.lstrip("-").isdigit():
         return None
     return Coordinates(dag_id, run_id, task_id, int(map_index), key)
 
 
-def _unquoted(segment: str) -> str:
+def unquote_segment(segment: str) -> str:
+    """Return the text of a path segment; of one that was cut, what is left and the hash."""
     if segment == "=":
         return ""
     try:

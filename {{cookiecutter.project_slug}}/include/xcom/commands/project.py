@@ -20,7 +20,12 @@ from .findings import Finding
 __all__ = ["BACKEND", "DATAFRAMES", "REQUIREMENTS", "examine_project"]
 
 BACKEND = "include.xcom_backend.GCPBucketXComBackend"
-_ENV_LINE = f"ENV AIRFLOW__CORE__XCOM_BACKEND={BACKEND}"
+STATE_BACKEND = "include.state_backend.GCSStateBackend"
+_ENV_LINES = (
+    f"ENV AIRFLOW__CORE__XCOM_BACKEND={BACKEND}",
+    # Harmless below Airflow 3.3, which reads no such setting.
+    f"ENV AIRFLOW__WORKERS__STATE_STORE_BACKEND={STATE_BACKEND}",
+)
 _LOCAL_SETTINGS = "airflow_local_settings.py"
 # What the template's own file does; for a file that was there before.
 _LOCAL_SETTINGS_LINES = (
@@ -28,7 +33,7 @@ _LOCAL_SETTINGS_LINES = (
     "import os",
     'if os.environ.get("AIRFLOW_HOME", "").endswith(".astro/standalone"):',
     f'    os.environ.setdefault("AIRFLOW__CORE__XCOM_BACKEND", "{BACKEND}")',
-    '    os.environ.setdefault("AIRFLOW__WORKERS__STATE_STORE_BACKEND", "include.state_backend.GCSStateBackend")',
+    f'    os.environ.setdefault("AIRFLOW__WORKERS__STATE_STORE_BACKEND", "{STATE_BACKEND}")',
     '    os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", os.path.join(os.path.dirname(__file__), "plugins"))',
 )
 
@@ -80,9 +85,21 @@ def examine_project(project: Path) -> Iterator[Finding]:
 
 def _dockerfile(project: Path) -> Iterator[Finding]:
     path = project / "Dockerfile"
-    sets_backend = r"^\s*ENV\s+(.*\s)?AIRFLOW__CORE__XCOM_BACKEND[ =]\S*GCPBucketXComBackend"
-    if path.is_file() and not re.search(sets_backend, path.read_text("utf-8"), re.M):
-        yield Finding("problem", "project", "Dockerfile does not set the backend", _append(path, [_ENV_LINE]))
+    text = path.read_text("utf-8") if path.is_file() else None
+    if text is None:
+        return
+    # Another state store may be a choice; another XCom backend means that this one is off.
+    wanted = (r"CORE__XCOM_BACKEND[ =]\S*GCPBucketXComBackend", r"WORKERS__STATE_STORE_BACKEND[ =]\S")
+    lines = [
+        line
+        for pattern, line in zip(wanted, _ENV_LINES, strict=True)
+        if not re.search(rf"^\s*ENV\s+(.*\s)?AIRFLOW__{pattern}", text, re.M)
+    ]
+    if lines:
+        what = " and ".join("the state store" if "STATE" in line else "XComs" for line in lines)
+        yield Finding(
+            "problem", "project", f"Dockerfile does not set the backend of {what}", _append(path, lines)
+        )
 
 
 def _local_settings(project: Path) -> Iterator[Finding]:
