@@ -26,6 +26,7 @@ ALWAYS = [
     "dags/xcom_maintenance.py",
     "deploy/helm/Dockerfile",
     "deploy/helm/values.yaml",
+    "deploy/remote-execution/values.yaml",
     "deploy/terraform/main.tf",
     "docker-compose.override.yml",
     "docker-compose.yml",

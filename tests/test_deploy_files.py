@@ -195,3 +195,53 @@ def test_helm_values_name_backend_bucket_and_account(deployed: Path, monkeypatch
     for part in (*values["workers"].values(), values["triggerer"], values["apiServer"]):
         annotations = part["serviceAccount"]["annotations"]
         assert annotations["iam.gke.io/gcp-service-account"].startswith(f"{account}@")
+
+
+# Names of values of the chart astronomer/astro-remote-execution-agent, from Astronomer's chart reference and
+# its guides (November 2026). The chart itself is not public: an unknown name fails.
+AGENT_ACCOUNT = {
+    "type": "object",
+    "properties": {"create": {"type": "boolean"}, "name": {"type": "string"}},
+    "additionalProperties": False,
+}
+AGENT_CHART = {
+    "type": "object",
+    "properties": {
+        "image": {"type": "string"},
+        "xcomBackend": {"type": "string"},
+        "stateStoreBackend": {"type": "string"},
+        "serviceAccount": {
+            "type": "object",
+            "properties": dict.fromkeys(("workers", "dagProcessor", "triggerer", "sentinel"), AGENT_ACCOUNT),
+            "additionalProperties": False,
+        },
+        "commonEnv": CHART["properties"]["env"],  # type: ignore[index]
+    },
+    "additionalProperties": False,
+}
+
+
+def test_agents_get_both_backends_and_the_bucket(deployed: Path) -> None:
+    """Without either backend an agent does not start; both classes are in the project."""
+    values = yaml.safe_load((deployed / "remote-execution/values.yaml").read_text())
+    jsonschema.validate(values, AGENT_CHART)
+    environment = {one["name"]: one["value"] for one in values["commonEnv"]}
+
+    assert environment["AIRFLOW__GCS_XCOM__BUCKET"] == "acme-xcom"
+    for name in (values["xcomBackend"], values["stateStoreBackend"]):
+        module, _, kind = name.rpartition(".")
+        path = deployed.parent / f"{module.replace('.', '/')}.py"
+        assert f"class {kind}(" in path.read_text()
+    assert {account["name"] for account in values["serviceAccount"].values()} == {"astro-agent"}
+
+
+def test_guide_for_agents_shows_the_values_file(deployed: Path) -> None:
+    """Somebody who pastes from the guide gets what the project has."""
+    page = (REPOSITORY / "docs/how-to/remote-execution.md").read_text()
+    shown = yaml.safe_load(
+        re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0].replace("BUCKET", "acme-xcom")
+    )
+    values = yaml.safe_load((deployed / "remote-execution/values.yaml").read_text())
+    values["image"] = shown["image"]
+
+    assert str(shown).replace("__acme-xcom", "__BUCKET") == str(values)
