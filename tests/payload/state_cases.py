@@ -70,13 +70,13 @@ class Rig:
         del self.rows[scope, key]
         self.backend.delete(scope, key)
 
-    def clear(self, scope: Scope, **options: bool) -> None:
+    def clear(self, scope: Scope, *, all_map_indices: bool = False) -> None:
         """Forget the rows, then clear; rows of all map indexes where that is asked for."""
-        everywhere = isinstance(scope, TaskScope) and options.get("all_map_indices", False)
+        everywhere = isinstance(scope, TaskScope) and all_map_indices
         for row in list(self.rows):
             if row[0] == scope or (everywhere and _task(row[0]) == _task(scope)):
                 del self.rows[row]
-        self.backend.clear(scope, **options)
+        self.backend.clear(scope, all_map_indices=all_map_indices)
 
     def files(self) -> list[Path]:
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
@@ -283,7 +283,7 @@ def _to_link(path: Path) -> None:
     path.symlink_to(other)
 
 
-for _name, _damage in {
+_DAMAGES: dict[str, Callable[[Path], object]] = {
     "deleted": Path.unlink,
     "emptied": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
@@ -295,7 +295,8 @@ for _name, _damage in {
     "a folder": _to_folder,
     "a pipe": _to_pipe,
     "a dangling link": _to_link,
-}.items():
+}
+for _name, _damage in _DAMAGES.items():
     add("lost or altered", f"{_name}, of a task", _damaged(_damage, TASK))
     add("lost or altered", f"{_name}, of an asset", _damaged(_damage, ASSET))
 
@@ -414,12 +415,12 @@ for _name, (_left, _right) in PAIRS.items():
 # -------------------------------------------------------------------------------------------------- scopes
 
 
-def _clears_only(cleared: Scope, other: Scope, **options: bool) -> Case:
+def _clears_only(cleared: Scope, other: Scope, *, all_map_indices: bool = False) -> Case:
     def run(rig: Rig) -> None:
         for key in ("one", "two/2"):
             rig.set(cleared, key, ["cleared", LARGE])
             rig.set(other, key, ["other", LARGE])
-        rig.clear(cleared, **options)
+        rig.clear(cleared, all_map_indices=all_map_indices)
         for key in ("one", "two/2"):
             rig.expect(other, key, ["other", LARGE])
         rig.expect_files(2)
@@ -427,11 +428,11 @@ def _clears_only(cleared: Scope, other: Scope, **options: bool) -> Case:
     return run
 
 
-def _with(**ids: Any) -> TaskScope:
-    return TaskScope(**{"dag_id": "sales", "run_id": "r", "task_id": "load", "map_index": -1} | ids)
+def _with(dag_id: str = "sales", run_id: str = "r", task_id: str = "load", map_index: int = -1) -> TaskScope:
+    return TaskScope(dag_id, run_id, task_id, map_index)
 
 
-for _name, (_cleared, _other) in {
+_SCOPES: dict[str, tuple[Scope, Scope]] = {
     "map indexes": (_with(map_index=1), _with(map_index=11)),
     "mapped and not": (_with(), _with(map_index=1)),
     "task ids": (_with(task_id="load"), _with(task_id="load_more")),
@@ -444,7 +445,8 @@ for _name, (_cleared, _other) in {
     "name and id": (AssetScope(name="7"), AssetScope(asset_id=7)),
     "an asset and a Dag of its name": (AssetScope(name="r"), _with(dag_id="assets")),
     "a Dag named as the folder": (_with(dag_id="=state"), _with(dag_id="state")),
-}.items():
+}
+for _name, (_cleared, _other) in _SCOPES.items():
     add("scopes", _name, _clears_only(_cleared, _other))
 
 add(
@@ -527,13 +529,13 @@ for _name, _forge in {
 
 
 @contextmanager
-def rig(name: str, root: Path) -> Iterator[Rig]:
+def rig(which: str, root: Path) -> Iterator[Rig]:
     """Give a backend, ``ours`` or ``common-io``, with a new folder below ``root``."""
     folder = root / "objects"
     folder.mkdir()
     before = dict(os.environ)
     try:
-        if name == "ours":
+        if which == "ours":
             from include.state_backend import GCSStateBackend
             from include.xcom.settings import load_settings
 
@@ -545,8 +547,8 @@ def rig(name: str, root: Path) -> Iterator[Rig]:
             from airflow.providers.common.io.state_store import backend
 
             os.environ["AIRFLOW__COMMON_IO__STATE_STORE_OBJECTSTORAGE_PATH"] = folder.as_uri()
-            for cached in (backend._get_base_path, backend._get_compression, backend._get_threshold):
-                cached.cache_clear()
+            for name in ("base_path", "compression", "threshold"):
+                getattr(backend, f"_get_{name}").cache_clear()
             yield Rig(backend.StateStoreObjectStorageBackend(), folder, False)
     finally:
         os.environ.clear()
@@ -566,7 +568,7 @@ def complaint(name: str, backend: str, root: Path) -> str:
             CASES[name](made)
     except Bad as bad:
         return str(bad)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises is its outcome
         return f"unexpected {type(error).__name__}: {error}"[:200]
     finally:
         signal.alarm(0)

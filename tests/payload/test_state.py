@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def test_fault_that_passes_is_not_noticed(fault: fault_proxy.Fault, proxy: Fault
     proxy.plan(fault, method="DELETE")
     backend.delete(TASK, "cursor")
 
-    with pytest.raises(PayloadMissingError, match='Cannot read state "cursor" of sales.load'):
+    with pytest.raises(PayloadMissingError, match=r'Cannot read state "cursor" of sales\.load'):
         load(backend, row)
 
 
@@ -125,7 +125,7 @@ def test_bytes_that_are_not_those_written_are_an_error(fault: fault_proxy.Fault,
     row = store(backend, LARGE)
     proxy.plan(fault, method="GET", always=True)
 
-    with pytest.raises((PayloadCorruptError, StoreUnavailableError), match='"cursor" of sales.load'):
+    with pytest.raises((PayloadCorruptError, StoreUnavailableError), match=r'"cursor" of sales\.load'):
         load(backend, row)
 
 
@@ -209,7 +209,7 @@ def test_reference_to_another_generation_is_missing(proxy: FaultProxy) -> None:
     backend = GCSStateBackend()
     row = store(backend, LARGE).replace('"generation": "', '"generation": "9')
 
-    with pytest.raises(PayloadMissingError, match="sales.load"):
+    with pytest.raises(PayloadMissingError, match=r"sales\.load"):
         load(backend, row)
 
 
@@ -237,7 +237,7 @@ def test_async_twins_leave_the_loop_free(backend: GCSStateBackend, monkeypatch: 
 
 def test_backend_in_the_place_of_the_table_is_refused(backend: GCSStateBackend) -> None:
     """[state_store] backend wants one that needs no row."""
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: backend.get(TASK, "cursor"),
         lambda: backend.set(TASK, "cursor", "1"),
         lambda: asyncio.run(backend.aget(TASK, "cursor", session=None)),
@@ -290,7 +290,7 @@ def test_different_keys_never_share_a_folder(left: str, right: str, task_id: str
 
 
 def test_folder_of_another_key_on_a_disk_that_knows_no_capitals(tmp_path: Path) -> None:
-    """macOS lists the file of the key "A" below the folder "a", too."""
+    """MacOS lists the file of the key "A" below the folder "a", too."""
     name = state.object_name("xcom", StateKey(("asset", "name", "x"), "A"), "json.zst")
 
     assert state.belongs_to_folder(name, "xcom")
@@ -335,8 +335,8 @@ def test_airflows_own_examples_run(tmp_path: Path) -> None:
         said[dag_id] = airflow("dags", "test", dag_id, "--dagfile-path", path)
 
     found: dict[str, set[str]] = {}
-    for path in (tmp_path / "objects").rglob("*.json.zst"):
-        where = state.key_of_object(path.relative_to(tmp_path / "objects").as_posix(), "xcom")
+    for file in (tmp_path / "objects").rglob("*.json.zst"):
+        where = state.key_of_object(file.relative_to(tmp_path / "objects").as_posix(), "xcom")
         assert where is not None
         is_asset = where.scope[0] == "asset"
         found.setdefault("example_asset_state_store_producer" if is_asset else where.scope[1], set()).add(
