@@ -1,21 +1,24 @@
-"""Stands between a candidate and the bucket's server: counts requests and delays each of them.
+"""A link to a bucket: counts requests, waits before each of them, and limits the rate of each connection.
 
-A process of its own, so that none of its work is counted as the candidate's. It listens on a free
-port of the loopback interface, which it prints, and ends when its standard input does.
+A process of its own, so that none of its work counts as the candidate's. It listens on a free port of
+the loopback interface, which it prints, and ends when its standard input does.
 
-    GET /-/count        how many requests came since the last time it was asked
-    GET /-/delay/0.02   seconds to wait before each request is passed on, from now on
-    GET /-/rate/1e8     bytes a second that each connection carries to the client, from now on; 0: all
+    GET /-/count            how many requests came since the last time it was asked
+    GET /-/link/0.02/0/1e8  from now on: seconds before each request is passed on, and the bytes a second
+                            that each connection carries to the server and to the client; 0: no limit
 
 Usage: ``python proxy.py PORT_OF_THE_SERVER``
 """
 
 from __future__ import annotations
 
-import asyncio
+import socket
 import sys
+import threading
+import time
+from contextlib import suppress
 
-_LIMIT_BYTES = 2**20
+_PIECE_BYTES = 256 * 1024
 
 
 class Proxy:
@@ -23,97 +26,101 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.delay_seconds = 0.0
-        self.rate = 0.0
+        self.delay_seconds = self.rate_up = self.rate_down = 0.0
         self.count = 0
+        self.lock = threading.Lock()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def serve(self, client: socket.socket) -> None:
         """Pass on what one client asks, until it closes its connection."""
-        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self.port, limit=_LIMIT_BYTES)
-        try:
-            while head := await _head(reader):
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self.port)) as server:
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while head := _head(client):
                 method, path, _ = head.split(b" ", 2)
                 if path.startswith(b"/-/"):
                     text = self._control(path.decode())
-                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
+                    client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
                     continue
-                self.count += 1
-                if self.delay_seconds:
-                    await asyncio.sleep(self.delay_seconds)
-                upstream.write(head)
-                await _body(head, reader, upstream)
-                answer = await _head(upstream_reader)
-                writer.write(answer)
+                with self.lock:
+                    self.count += 1
+                time.sleep(self.delay_seconds)
+                server.sendall(head)
+                _pass_body(head, client, server, self.rate_up)
+                answer = _head(server)
+                client.sendall(answer)
                 status = int(answer.split(b" ", 2)[1])
-                if method != b"HEAD" and status >= 200 and status not in (204, 304):
-                    await _body(answer, upstream_reader, writer, self.rate)
-                await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-            upstream.close()
+                if method != b"HEAD" and status not in (204, 304):
+                    _pass_body(answer, server, client, self.rate_down)
 
     def _control(self, path: str) -> bytes:
         _, _, verb, *values = path.split("/")
-        if verb == "delay":
-            self.delay_seconds = float(values[0])
+        if verb == "link":
+            self.delay_seconds, self.rate_up, self.rate_down = map(float, values)
             return b""
-        if verb == "rate":
-            self.rate = float(values[0])
-            return b""
-        count, self.count = self.count, 0
+        with self.lock:
+            count, self.count = self.count, 0
         return str(count).encode()
 
 
-async def _head(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return b""
+def _head(end: socket.socket) -> bytes:
+    """Read to the end of the head and not a byte further."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        seen = end.recv(65536, socket.MSG_PEEK)
+        if not seen:
+            return b""
+        both = head[-3:] + seen
+        place = both.find(b"\r\n\r\n")
+        take = len(seen) if place < 0 else place + 4 - len(head[-3:])
+        head += end.recv(take)
+    return head
 
 
-async def _body(
-    head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: float = 0.0
-) -> None:
+def _pass_body(head: bytes, source: socket.socket, target: socket.socket, rate: float) -> None:
     fields = {}
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         fields[name.strip().lower()] = value.strip().lower()
-    if fields.get(b"transfer-encoding") == b"chunked":
-        while True:
-            line = await reader.readline()
-            writer.write(line)
-            size = int(line, 16)
-            await _copy(reader, writer, size + 2)
-            if not size:
-                return
-    await _copy(reader, writer, int(fields.get(b"content-length", b"0")), rate)
+    if fields.get(b"transfer-encoding") != b"chunked":
+        _pass(source, target, int(fields.get(b"content-length", b"0")), rate)
+        return
+    while True:
+        line = b""
+        while not line.endswith(b"\r\n"):
+            line += source.recv(1)
+        target.sendall(line)
+        size = int(line, 16)
+        _pass(source, target, size + 2, rate)
+        if not size:
+            return
 
 
-async def _copy(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size: int, rate: float = 0.0
-) -> None:
-    loop = asyncio.get_running_loop()
-    began, whole = loop.time(), size
-    while size:
-        piece = await reader.read(min(size, _LIMIT_BYTES))
-        if not piece:
-            raise asyncio.IncompleteReadError(b"", size)
-        size -= len(piece)
-        writer.write(piece)
-        await writer.drain()
+def _pass(source: socket.socket, target: socket.socket, size: int, rate: float) -> None:
+    buffer = memoryview(bytearray(min(size, _PIECE_BYTES)))
+    began, passed = time.monotonic(), 0
+    while passed < size:
+        count = source.recv_into(buffer[: size - passed])
+        if not count:
+            raise ConnectionError
+        target.sendall(buffer[:count])
+        passed += count
         if rate:
-            await asyncio.sleep(began + (whole - size) / rate - loop.time())
+            time.sleep(max(0.0, began + passed / rate - time.monotonic()))
 
 
-async def main(port: int) -> None:
+def main(port: int) -> None:
     """Serve until standard input ends."""
-    server = await asyncio.start_server(Proxy(port).serve, "127.0.0.1", 0, limit=_LIMIT_BYTES)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    async with server:
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    proxy = Proxy(port)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    print(listener.getsockname()[1], flush=True)
+
+    def accept() -> None:
+        while True:
+            threading.Thread(target=proxy.serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    sys.stdin.read()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    main(int(sys.argv[1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -181,6 +181,44 @@ class StoreContract:
             with pytest.raises(PayloadCorruptError, match=f"is 6 bytes long, and {size} were written"):
                 store.read(stored._replace(size=size), 0, 3)
 
+    @pytest.mark.parametrize("body", [b"", b"abc", bytes(range(256)) * 12_000], ids=len)
+    def test_download_writes_a_new_file(self, store: Store, body: bytes, tmp_path: Path) -> None:
+        """The file is the object; progress ends at its size."""
+        stored = store.put("xcom/a", [body])
+        seen: list[int] = []
+
+        store.download(stored, tmp_path / "file", progress=seen.append)
+
+        assert (tmp_path / "file").read_bytes() == body
+        assert seen == sorted(seen)
+        assert not body or seen[-1] == len(body)
+
+    def test_download_overwrites_no_file(self, store: Store, tmp_path: Path) -> None:
+        """What is there stays."""
+        stored = store.put("xcom/a", [b"abc"])
+        (tmp_path / "file").write_bytes(b"mine")
+
+        with pytest.raises(FileExistsError):
+            store.download(stored, tmp_path / "file")
+
+        assert (tmp_path / "file").read_bytes() == b"mine"
+
+    def test_download_that_fails_leaves_no_file(self, store: Store, tmp_path: Path) -> None:
+        """Of another size, another checksum, or gone."""
+        stored = store.put("xcom/a", [b"abc"])
+        folder = tmp_path / "files"
+        folder.mkdir()
+
+        with pytest.raises(PayloadCorruptError, match="is 3 bytes long, and 4 were written"):
+            store.download(stored._replace(size=4), folder / "file")
+        with pytest.raises(PayloadCorruptError, match="has another CRC32C"):
+            store.download(stored._replace(crc32c="00000000"), folder / "file")
+        store.delete(stored.uri, stored.generation)
+        with pytest.raises(PayloadMissingError, match="no such (file|object)"):
+            store.download(stored, folder / "file")
+
+        assert list(folder.iterdir()) == []
+
     def test_delete_removes_one_object_once(self, store: Store) -> None:
         """Its neighbours stay, and a second delete says that there was nothing."""
         stored = store.put("xcom/dag/a", [b"abc"])
@@ -335,18 +373,28 @@ class TestGCSStore(StoreContract):
             store.read(stored._replace(crc32c="00000000"), 0, 2)
 
 
-@pytest.mark.parametrize("is_numpy_loaded", [True, False])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_checksum_is_the_same_of_every_kind_of_bytes(
-    kind: Any, is_numpy_loaded: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That of the standard's example, and of nothing; with numpy another way is taken."""
-    pytest.importorskip("numpy", reason="numpy is not installed")
-    if not is_numpy_loaded:
-        monkeypatch.delitem(sys.modules, "numpy")
-
+def test_checksum_is_the_same_of_every_kind_of_bytes(kind: Any) -> None:
+    """That of the standard's example, of nothing, and of more than is taken at once."""
     assert checksum([kind(b"1234"), kind(b"56789")]) == "e3069283"
     assert checksum([kind(b"")]) == "00000000"
+    assert checksum([kind(bytes(600_000))]) == checksum([bytes(300_000)] * 2)
+
+
+def test_joined_checksum_is_that_of_the_whole() -> None:
+    """Of any number of parts of any size, empty ones included."""
+    from include.xcom.stores.checksums import joined_checksum
+
+    chance = random.Random(7)
+    for _ in range(300):
+        parts = [chance.randbytes(chance.choice([0, 1, 7, 8, 255, 4096])) for _ in range(chance.randrange(6))]
+        joined = joined_checksum((checksum([part]), len(part)) for part in parts)
+        assert joined == checksum(parts), parts
+    # Of sizes that nobody can hold in memory it is consistent in itself.
+    huge = ("e3069283", 5 * 2**40)
+    assert joined_checksum([huge, huge, huge]) == joined_checksum(
+        [huge, (joined_checksum([huge, huge]), 10 * 2**40)]
+    )
 
 
 def test_parts_are_known_by_their_names() -> None:

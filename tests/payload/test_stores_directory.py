@@ -97,7 +97,7 @@ DirectoryStore({folder.as_uri()!r}).put({NAME!r}, Endless())
         writer.send_signal(signal.SIGKILL)
         writer.wait()
 
-    assert [name for name in files(folder) if not name.endswith(".tmp")] == []
+    assert [name for name in files(folder) if not stores.is_part(name)] == []
     with pytest.raises(PayloadMissingError, match="there is no such file"):
         store.describe(f"{folder.as_uri()}/{NAME}")
     stored = store.put(NAME, [b"again"])
@@ -136,11 +136,9 @@ def test_read_only_file_system_is_read_and_not_written(mounted: tuple[DirectoryS
     assert _libc().mount(None, os.fsencode(folder), None, 0x21, None) == 0  # MS_REMOUNT | MS_RDONLY
 
     assert bytes(store.get(reference_to(stored))) == b"abc"
-    with pytest.raises(
-        StoreUnavailableError, match="could not be stored: Read-only file system. .*for writing"
-    ):
+    with pytest.raises(StoreUnavailableError, match="Read-only file system. .*for writing.* Could not store"):
         store.put(NAME + "2", [b"abc"])
-    with pytest.raises(StoreUnavailableError, match="could not be deleted: Read-only file system"):
+    with pytest.raises(StoreUnavailableError, match="Read-only file system.* Could not delete"):
         store.delete(stored.uri, stored.generation)
 
 
@@ -165,7 +163,7 @@ except StoreUnavailableError as error:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=_environment()
     )
 
-    assert "could not be stored: Permission denied. The user that runs the task lacks" in done.stdout, done
+    assert "Permission denied. The user that runs the task lacks" in done.stdout, done
     assert files(folder) == ["xcom/a"]
 
 
@@ -189,7 +187,7 @@ def test_file_in_a_folder_s_place_is_no_payload_that_exists(folder: Path, store:
     """The name is free, but its folder cannot be made: that is the store's trouble, not a replay."""
     (folder / "xcom").write_text("a file")
 
-    with pytest.raises(StoreUnavailableError, match="could not be stored: (File exists|Not a directory)"):
+    with pytest.raises(StoreUnavailableError, match="(File exists|Not a directory).* Could not store"):
         store.put("xcom/a", [b"abc"])
     with pytest.raises(PayloadMissingError, match="there is no such file"):
         store.describe(f"{folder.as_uri()}/xcom/a")
@@ -269,9 +267,9 @@ def test_link_in_a_file_s_place_is_not_followed(folder: Path, store: DirectorySt
     (folder / "a").symlink_to(folder.parent / "secret")
     uri = f"{folder.as_uri()}/a"
 
-    with pytest.raises(StoreUnavailableError, match="A symbolic link stands in the file's place: remove it"):
+    with pytest.raises(StoreUnavailableError, match="A symbolic link is in the file's place: remove it"):
         store.get(reference_to(Stored(uri, "0", 6, stores.checksum([b"secret"]))))
-    with pytest.raises(StoreUnavailableError, match="A symbolic link stands in the file's place"):
+    with pytest.raises(StoreUnavailableError, match="A symbolic link is in the file's place"):
         store.describe(uri)
     assert store.delete(uri, "0") is True
     assert (folder.parent / "secret").read_bytes() == b"secret"
@@ -346,4 +344,4 @@ def test_distributed_executor_is_warned_of(
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(stores.__file__).parents[2])}
+    return {**os.environ, "PYTHONPATH": str(Path(stores.__file__).parents[3])}

@@ -274,7 +274,7 @@ FAILURES: dict[str, tuple[faults.Fault, type[PayloadError], str]] = {
     "400": (
         faults.answer(400, b'{"error": {"message": "Invalid argument."}}'),
         StoreUnavailableError,
-        r"^HTTP 400 Invalid argument\.. The request needs storage\.objects\.\w+; retrying will not help",
+        r"^HTTP 400 Invalid argument\. The request needs storage\.objects\.\w+; retrying will not help",
     ),
     "401": (
         faults.answer(401),

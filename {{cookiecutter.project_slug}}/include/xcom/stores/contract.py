@@ -32,7 +32,7 @@ __all__ = [
 Buffer = bytes | bytearray | memoryview
 """Bytes in memory. A memoryview is C-contiguous with format ``B``."""
 Progress = Callable[[int], None]
-"""Receives the number of bytes stored so far, from the thread that called the store."""
+"""Receives the number of bytes moved so far, now and then, in the thread that called the store."""
 PAGE_OBJECTS = 1000
 """Objects per page of a listing: the most that GCS returns in one response."""
 # Large enough that the number of requests for an object that is read by ranges hardly matters.
@@ -82,130 +82,81 @@ Page = list[Listed]
 
 
 class Store(Protocol):
-    """A place for payloads. All methods may be called from several threads at once."""
+    """A place for payloads. Every method may be called from several threads at once.
+
+    ``timeout_seconds`` limits each request to a bucket with its retries. A method that moves an object
+    in several requests is late when one of them is, however long it takes in all.
+
+    Raises:
+        PayloadExistsError: ``put``, ``put_stream``, ``copy``: another object has the name, and is
+            unchanged.
+        PayloadMissingError: That generation of the object to read, describe or copy is gone.
+        PayloadCorruptError: Its size or its CRC32C is another.
+        StoreUnavailableError: The store refused, or did not answer in time. After a write at worst an
+            object remains that no reference names.
+    """
 
     def put(self, name: str, parts: Parts) -> Stored:
-        """Write one new object from bytes in memory; it appears whole or not at all.
-
-        Raises:
-            PayloadExistsError: Another object has this name. It is unchanged.
-            StoreUnavailableError: The store refused, or did not answer within ``timeout_seconds``. At
-                worst an unreferenced object remains.
-        """
+        """Write one new object from bytes in memory; it appears whole or not at all."""
 
     def put_stream(self, name: str, chunks: Iterable[Buffer], *, progress: Progress | None = None) -> Stored:
         """Write one new object of unknown length; it appears whole or not at all.
 
-        Memory does not grow with the length. A chunk may be changed or reused as soon as the next one
-        is asked for. ``timeout_seconds`` is per piece: a long upload that moves is not late. Whatever
-        goes wrong, including an error of ``chunks``, which is raised as it is, nothing is left under
-        ``name``; what may be left are parts (see ``is_part``), if this process is killed.
+        Memory does not grow with the length. An error of ``chunks`` is raised as it is, and leaves
+        nothing. A process that is killed may leave parts: see ``is_part``.
 
         Args:
             name: Name of the object.
-            chunks: The bytes, in any sizes.
-            progress: Called now and then with the number of bytes stored so far.
-
-        Raises:
-            PayloadExistsError: Another object has this name. It is unchanged.
-            StoreUnavailableError: The store refused, or did not answer within ``timeout_seconds``.
+            chunks: The bytes, in any sizes; one may be reused when the next is asked for.
+            progress: See ``Progress``.
         """
 
     def copy(self, source: Stored, name: str) -> Stored:
-        """Copy one object of this store to a new name without moving its bytes through this process.
-
-        Raises:
-            PayloadMissingError: That generation of the source is gone.
-            PayloadCorruptError: The source's size or checksum is not what was written.
-            PayloadExistsError: Another object has this name. It is unchanged.
-            StoreUnavailableError: The store refused, or did not answer within ``timeout_seconds``.
-        """
+        """Copy one object of this store to a new name; no byte moves through this process."""
 
     def get(self, reference: PayloadReference) -> memoryview:
-        """Read one object into new memory; check its size and CRC32C.
-
-        Large objects are read in several ranges at once where that is faster.
-
-        Raises:
-            PayloadMissingError: That generation of the object is gone.
-            PayloadCorruptError: Its size or checksum is not what the reference says.
-            StoreUnavailableError: It could not be read within ``timeout_seconds``.
-        """
+        """Read one object into new memory, and check its size and CRC32C."""
 
     def download(self, stored: Stored, path: Path, *, progress: Progress | None = None) -> None:
-        """Write one object to a new file; check its size and CRC32C.
+        """Write one object to a new file, and check its size and CRC32C; an error removes the file.
 
-        Memory does not grow with the size. Large objects are read in several ranges at once;
-        ``timeout_seconds`` is per range. An error removes the file.
-
-        Args:
-            stored: The object.
-            path: Must not exist; its folder must.
-            progress: Called now and then with the number of bytes written so far.
+        Memory does not grow with the size.
 
         Raises:
-            PayloadMissingError: That generation of the object is gone.
-            PayloadCorruptError: Its size or checksum is another.
-            StoreUnavailableError: It could not be read in time.
-            OSError: The file could not be written.
+            OSError: The file exists, or could not be written.
         """
 
     def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
         """Read the bytes from ``start`` up to ``stop`` of one object; past its end there are none.
 
-        Checks what can be checked without the other bytes: the size, and where the server states it,
-        the CRC32C of the whole. A directory cannot do the latter; call ``describe`` where it matters.
+        Checks what can be checked without the other bytes: the size, and the CRC32C of the whole if the
+        server states it. A directory cannot do the latter; call ``describe`` where it matters.
 
         Args:
             stored: The object.
             start: Offset of the first byte.
             stop: Offset behind the last byte.
-            seconds: Give up after this time, if it is shorter than ``timeout_seconds``. Files have no
-                such limit.
-
-        Raises:
-            PayloadMissingError: That generation of the object is gone.
-            PayloadCorruptError: Its size, or its checksum as the server states it, is another.
-            StoreUnavailableError: It could not be read in time.
+            seconds: Limit, if shorter than ``timeout_seconds``.
         """
 
     def describe(self, uri: str) -> Stored:
-        """Return the metadata of the newest generation of an object.
-
-        Raises:
-            PayloadMissingError: There is no such object.
-            StoreUnavailableError: The store refused, or did not answer within ``timeout_seconds``.
-        """
+        """Return the metadata of the newest generation of an object."""
 
     def delete(self, uri: str, generation: str) -> bool:
-        """Delete exactly that generation; return False if it was already gone.
-
-        Raises:
-            StoreUnavailableError: The store refused or did not answer.
-        """
+        """Delete exactly that generation; return False if it was already gone."""
 
     def list(self, prefix: str, start: str = "") -> Iterator[Page]:
-        """Yield pages of the objects whose names begin with ``prefix``, ordered by name.
+        """Yield the objects whose names begin with ``prefix``, ordered by name, in pages.
 
-        Holds one page at a time. Objects written or deleted meanwhile may or may not be included.
+        Objects that are written or deleted meanwhile may or may not be included.
 
         Args:
             prefix: ``""``, or a folder with a slash at its end.
             start: Skip names that sort before this one.
-
-        Raises:
-            StoreUnavailableError: The store refused or did not answer.
         """
 
     def list_folders(self, prefix: str) -> Iterator[str]:
-        """Yield the names of the folders directly below ``prefix``, each with a slash at its end.
-
-        Args:
-            prefix: ``""``, or a folder with a slash at its end.
-
-        Raises:
-            StoreUnavailableError: The store refused or did not answer.
-        """
+        """Yield the names of the folders directly below ``prefix``, each with a slash at its end."""
 
 
 def pieces(store: Store, stored: Stored) -> Iterator[bytes]:
@@ -220,21 +171,18 @@ def pieces(store: Store, stored: Stored) -> Iterator[bytes]:
         yield store.read(stored, start, start + _PIECE_BYTES)
 
 
-@contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Create a file, and remove it if the block fails."""
-    with path.open("xb") as file:
-        try:
-            yield file
-        except BaseException:
-            path.unlink()
-            raise
+def is_part(name: str) -> bool:
+    """Tell whether a name is that of a part of an upload that is running or was killed.
+
+    No reference names a part, so one that is older than any upload can be deleted.
+    """
+    return _PART.fullmatch(name) is not None
 
 
 def part_name(name: str, token: str, number: int) -> str:
-    """Return the name of one part of an object that is being written: a neighbour of the object.
+    """Return the name of a part of an object: ``{folder of the object}/{token}.part-{number}``.
 
-    ``{folder}/{token}.part-{number}``. No longer than the names of payloads, which end in a UUID.
+    No longer than the object's own name, if that ends in a UUID.
 
     Args:
         name: Name of the object.
@@ -250,16 +198,19 @@ def new_token() -> str:
     return uuid4().hex[:16]
 
 
-def is_part(name: str) -> bool:
-    """Tell whether an object's name is that of a part: of an upload that is running or was killed.
-
-    No reference names a part. One that is older than any upload can be deleted.
-    """
-    return _PART.fullmatch(name) is not None
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Create a file, and remove it if the block fails."""
+    with path.open("xb") as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def is_utf8(text: str) -> bool:
-    """Tell whether a name can be encoded: JSON, and so a row, may hold lone surrogates."""
+    """Tell whether text can be a name: JSON, and so a row, may hold lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -22,7 +22,7 @@ from ..errors import (
     ReferenceNotAllowedError,
     StoreUnavailableError,
 )
-from .checksums import Checksum, checksum
+from .checksums import Checksum
 from .contract import (
     PAGE_OBJECTS,
     Buffer,
@@ -35,7 +35,6 @@ from .contract import (
     new_file,
     new_token,
     part_name,
-    pieces,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_CHUNK_BYTES = 256 * 1024
+_PIECE_BYTES = 1024 * 1024
 _FOLDER_TRIES = 100
 
 
@@ -84,16 +83,16 @@ class DirectoryStore:
         try:
             with file:
                 for chunk in chunks:
-                    with _translated(uri, "stored"):
+                    with _translated(uri, "store"):
                         file.write(chunk)
                     total.update(chunk)
                     size += memoryview(chunk).nbytes
                     if progress:
                         progress(size)
-                with _translated(uri, "stored"):
+                with _translated(uri, "store"):
                     file.flush()
                     os.fsync(file.fileno())
-            with _translated(uri, "stored"):
+            with _translated(uri, "store"):
                 _link(temporary, path, uri)
         finally:
             temporary.unlink(missing_ok=True)
@@ -103,14 +102,13 @@ class DirectoryStore:
         """Give the file a second name: a hard link. Only the size is checked."""
         uri = f"{self._root}/{name}"
         path = self._resolve(uri)
-        with self._open(source.uri) as file:
-            _check_size(file, source.size, source.uri)
+        next(self._pieces(source.uri, source.size), b"")
         self._in_folder(path, uri, lambda: _link(self._resolve(source.uri), path, uri))
         return source._replace(uri=uri)
 
     def _in_folder(self, path: Path, uri: str, create: Callable[[], _T]) -> _T:
         """Make the folders of a path, then call ``create``."""
-        with _translated(uri, "stored"):
+        with _translated(uri, "store"):
             for tries_left in reversed(range(_FOLDER_TRIES)):
                 self._check_inside(path, uri)
                 # Never make the root: a lost mount is an error, not a new directory.
@@ -131,91 +129,80 @@ class DirectoryStore:
 
     def get(self, reference: PayloadReference) -> memoryview:
         """Read a file whole."""
-        uri = reference.uri
-        size = reference.bytes
-        with self._open(uri) as file:
-            _check_size(file, size, uri)
-            buffer = memoryview(bytearray(size))
-            filled = 0
-            try:
-                while filled < size and (count := file.readinto(buffer[filled:])):
-                    filled += count
-            except OSError as error:
-                raise _unavailable(error, uri, "read") from error
-        if checksum([buffer[:filled]]) != reference.crc32c:
-            raise PayloadCorruptError("has another CRC32C than what was written", uri=uri)
+        stored = Stored.of(reference)
+        buffer, total, filled = memoryview(bytearray(stored.size)), Checksum(), 0
+        for piece in self._pieces(stored.uri, stored.size):
+            buffer[filled : filled + len(piece)] = piece
+            total.update(piece)
+            filled += len(piece)
+        _check(stored, total)
         return buffer
-
-    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
-        """Read a part of a file, whose size is compared."""
-        missing = min(stop, stored.size) - start
-        if missing <= 0:
-            return b""
-        read = []
-        with self._open(stored.uri) as file:
-            _check_size(file, stored.size, stored.uri)
-            try:
-                file.seek(start)
-                while missing and (piece := file.read(missing)):
-                    read.append(piece)
-                    missing -= len(piece)
-            except OSError as error:
-                raise _unavailable(error, stored.uri, "read") from error
-        if missing:
-            raise PayloadCorruptError("was cut while it was read", uri=stored.uri)
-        return b"".join(read)
 
     def download(self, stored: Stored, path: Path, *, progress: Progress | None = None) -> None:
         """Copy a file."""
-        total, size = Checksum(), 0
+        total = Checksum()
         with new_file(path) as file:
-            for piece in pieces(self, stored):
+            for piece in self._pieces(stored.uri, stored.size):
                 file.write(piece)
                 total.update(piece)
-                size += len(piece)
                 if progress:
-                    progress(size)
-            if str(total) != stored.crc32c:
-                raise PayloadCorruptError("has another CRC32C than what was written", uri=stored.uri)
+                    progress(file.tell())
+            _check(stored, total)
+
+    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
+        """Read a part of a file, whose size is compared."""
+        stop = min(stop, stored.size)
+        if start >= stop:
+            return b""
+        data = b"".join(self._pieces(stored.uri, stored.size, start, stop))
+        if len(data) < stop - start:
+            raise PayloadCorruptError("was cut while it was read", uri=stored.uri)
+        return data
+
+    def describe(self, uri: str) -> Stored:
+        """Read a file, a piece at a time, to tell its size and checksum."""
+        total, size = Checksum(), 0
+        for piece in self._pieces(uri):
+            total.update(piece)
+            size += len(piece)
+        return Stored(uri, "0", size, str(total))
+
+    def _pieces(
+        self, uri: str, size: int | None = None, start: int = 0, stop: int | None = None
+    ) -> Iterator[bytes]:
+        with _translated(uri, "read"), self._open(uri) as file:
+            found = os.fstat(file.fileno()).st_size
+            if size is not None and found != size:
+                raise PayloadCorruptError(f"is {found} bytes long, and {size} were written", uri=uri)
+            file.seek(start)
+            left = (found if stop is None else stop) - start
+            while left > 0 and (piece := file.read(min(left, _PIECE_BYTES))):
+                yield piece
+                left -= len(piece)
 
     def _open(self, uri: str) -> FileIO:
-        """Open a file that lies in the directory itself, not behind a link."""
+        """Open a file that is in the directory itself, not behind a link."""
         path = self._resolve(uri)
+        self._check_inside(path, uri)
         try:
-            self._check_inside(path, uri)
-            # Without O_NONBLOCK a named pipe would be waited for.
+            # Without O_NONBLOCK this would wait for a named pipe.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise PayloadMissingError("there is no such file", uri=uri) from error
-        except OSError as error:
-            raise _unavailable(error, uri, "read") from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise PayloadCorruptError("is no file", uri=uri)
         return FileIO(descriptor)
 
-    def describe(self, uri: str) -> Stored:
-        """Read a file, a piece at a time, to tell its size and checksum."""
-        total, size = Checksum(), 0
-        with self._open(uri) as file:
-            try:
-                while piece := file.read(_CHUNK_BYTES):
-                    total.update(piece)
-                    size += len(piece)
-            except OSError as error:
-                raise _unavailable(error, uri, "read") from error
-        return Stored(uri, "0", size, str(total))
-
     def delete(self, uri: str, generation: str) -> bool:
         """Delete a file, and the folders that this leaves empty."""
         path = self._resolve(uri)
-        try:
+        with _translated(uri, "delete"):
             self._check_inside(path, uri)
-            path.unlink()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:
-            raise _unavailable(error, uri, "deleted") from error
+            try:
+                path.unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
         for folder in path.parents:
             if folder == self._path:
                 break
@@ -256,17 +243,16 @@ class DirectoryStore:
 
     def _entries(self, folder: str) -> Sequence[str]:
         """Return the names in a folder, those of folders with a slash at their ends, in a bucket's order."""
-        try:
-            with os.scandir(self._path / folder) as entries:
-                return sorted(
-                    f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
-                    for entry in entries
-                    if not entry.is_symlink()
-                )
-        except (FileNotFoundError, NotADirectoryError):
-            return []  # Nothing was stored there yet, or its last file was just deleted.
-        except OSError as error:
-            raise _unavailable(error, f"{self._root}/{folder}", "listed") from error
+        with _translated(f"{self._root}/{folder}", "list"):
+            try:
+                with os.scandir(self._path / folder) as entries:
+                    return sorted(
+                        f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+                        for entry in entries
+                        if not entry.is_symlink()
+                    )
+            except (FileNotFoundError, NotADirectoryError):
+                return []  # Nothing was stored there yet, or its last file was just deleted.
 
     def _resolve(self, uri: str) -> Path:
         name = uri.removeprefix(f"{self._root}/")
@@ -283,12 +269,9 @@ class DirectoryStore:
             )
 
 
-@contextmanager
-def _translated(uri: str, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _unavailable(error, uri, verb) from error
+def _check(stored: Stored, total: Checksum) -> None:
+    if str(total) != stored.crc32c:
+        raise PayloadCorruptError("has another CRC32C than what was written", uri=stored.uri)
 
 
 def _link(source: Path, path: Path, uri: str) -> None:
@@ -297,34 +280,35 @@ def _link(source: Path, path: Path, uri: str) -> None:
         os.link(source, path)
     except FileExistsError as error:
         raise PayloadExistsError(
-            f"{uri} exists already and was not overwritten. Names are unique for each try: this is "
-            "a replayed request or a defect.",
+            f"{uri} exists already and was not overwritten. Names are unique for each try: this is a "
+            "replayed request or a bug.",
             uri=uri,
         ) from error
 
 
-def _check_size(file: FileIO, size: int, uri: str) -> None:
-    found = os.fstat(file.fileno()).st_size
-    if found != size:
-        raise PayloadCorruptError(f"is {found} bytes long, and {size} were written", uri=uri)
+_ADVICE = {
+    errno.ENOSPC: "The disk is full: free some space",
+    errno.EDQUOT: "The quota is used up: free some space",
+    errno.EROFS: "The file system is mounted read-only: mount it for writing",
+    errno.EACCES: "The user that runs the task lacks the permission: grant it with chown or chmod",
+    errno.EPERM: "The operation is not permitted there (the file system must support hard links)",
+    errno.EFBIG: "The file is larger than this process may write (ulimit -f): raise that limit",
+    errno.ENAMETOOLONG: "The file system takes no name of this length: shorten [gcs_xcom] prefix",
+    errno.ELOOP: "A symbolic link is in the file's place: remove it",
+}
 
 
-def _unavailable(error: OSError, uri: str, verb: str) -> StoreUnavailableError:
-    advice = {
-        errno.ENOSPC: "The disk is full: free some space",
-        errno.EDQUOT: "The quota is used up: free some space",
-        errno.EROFS: "The file system is mounted read-only: mount it for writing",
-        errno.EACCES: "The user that runs the task lacks the permission: grant it with chown or chmod",
-        errno.EPERM: "The operation is not permitted there (the file system must support hard links)",
-        errno.EFBIG: "The file is larger than this process may write (ulimit -f): raise that limit",
-        errno.ENAMETOOLONG: "The file system takes no name of this length: shorten [gcs_xcom] prefix",
-        errno.ELOOP: "A symbolic link stands in the file's place: remove it",
-    }.get(error.errno or 0, "Look at the file system")
-    return StoreUnavailableError(
-        f"{uri} could not be {verb}: {error.strerror or error}. {advice}, then clear the task. "
-        "Nothing half-written can be read.",
-        uri=uri,
-    )
+@contextmanager
+def _translated(uri: str, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "Look at the file system")
+        raise StoreUnavailableError(
+            f"{error.strerror or error}. {advice}, then clear the task. Could not {verb} {uri}; nothing "
+            "half-written can be read.",
+            uri=uri,
+        ) from error
 
 
 def runs_here(executor: str) -> bool:

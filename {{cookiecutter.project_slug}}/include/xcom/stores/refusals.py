@@ -152,7 +152,7 @@ def refuse(answer: Answer, request: Request) -> NoReturn:
         StoreUnavailableError: Anything else.
     """
     status, uri = answer.status, request.uri
-    said = f"HTTP {status} {reason(answer)}".rstrip()
+    said = f"HTTP {status} {reason(answer)}".rstrip(" .")
     words = _words(answer, request)
     is_of_object = not request.permission.startswith("storage.buckets")
     if status == 404 and is_of_object and request.verb not in ("store", "list") and "bucket" not in words:

@@ -47,6 +47,9 @@ def retrying(attempt: Callable[[], _T], verb: str, uri: str, seconds: float, end
                 return attempt()
             except Transient as problem:
                 passed = time.monotonic() - started
+                # The last try may end with the time alone, which says nothing about the cause.
+                said = f"{before}, then: {problem}" if before not in ("", str(problem)) else str(problem)
+                before = str(problem)
                 damaged = damaged + 1 if isinstance(problem, Damaged) else 0
                 if damaged == _DAMAGED_TRIES:
                     raise StoreUnavailableError(
@@ -60,8 +63,8 @@ def retrying(attempt: Callable[[], _T], verb: str, uri: str, seconds: float, end
                 wait = max(problem.wait_seconds, 0) + random.uniform(longest / 2, longest)
                 if passed + wait >= seconds:
                     raise StoreUnavailableError(
-                        f"{problem}. Check that {endpoint} can be reached from here, then clear the task. "
-                        f"Could not {verb} {uri}: giving up after {tries} tries in {passed:.1f} s{before}, "
+                        f"{said}. Check that {endpoint} can be reached from here, then clear the task. "
+                        f"Could not {verb} {uri}: giving up after {tries} tries in {passed:.1f} s, "
                         f"because the next retry, in {wait:.1f} s, would exceed {seconds:g} s ([gcs_xcom] "
                         "timeout_seconds). At worst an unreferenced object remains; the sweep removes it.",
                         uri=uri,
@@ -69,6 +72,4 @@ def retrying(attempt: Callable[[], _T], verb: str, uri: str, seconds: float, end
                 log.warning(
                     "Could not %s %s at try %d: %s. Retrying in %.1f s", verb, uri, tries, problem, wait
                 )
-                # The last try may end with the time alone, which says nothing about the cause.
-                before = f" (the try before failed with: {problem})"
                 time.sleep(wait)

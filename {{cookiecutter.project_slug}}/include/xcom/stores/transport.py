@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -20,6 +20,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from ..errors import StoreUnavailableError
 from .contract import Buffer
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "Client",
     "Damaged",
     "Transient",
-    "Unreachable",
     "chunks",
     "open_pool",
     "reason",
@@ -43,9 +43,9 @@ _T = TypeVar("_T")
 # What a client should try again: https://cloud.google.com/storage/docs/retry-strategy
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _CONNECT_SECONDS = 10.0
-_LONGEST_SECONDS = 86_400.0
-# A connection that is silent for this part of the limit is given up, so that a dead one (a NAT that
-# forgot it, a host that vanished) leaves time for another try.
+_LONGEST_SECONDS = 86_400.0  # Sockets refuse an infinite timeout.
+# A connection that is silent for this part of the limit is given up: a dead one (a NAT that forgot it,
+# a host that vanished) must leave time for another try.
 _SILENT_PART = 1 / 3
 _SEND_BYTES = 256 * 1024
 _RECEIVE_BYTES = 1024 * 1024
@@ -68,25 +68,21 @@ class Damaged(Transient):
     """Bytes were altered in transit."""
 
 
-class Unreachable(Exception):
-    """No try will work: the address or the certificate is wrong."""
-
-
 class _Limit(NamedTuple):
     deadline: float
     silent_seconds: float
 
 
-# Outside of any limit a single request still ends.
-_limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
+# A single request still ends.
 _UNLIMITED = _Limit(float("inf"), 30.0)
+_limit: ContextVar[_Limit] = ContextVar("limit", default=_UNLIMITED)
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Let no request that this thread makes within the block last longer than ``seconds`` from now."""
-    outer = (_limit.get() or _UNLIMITED).deadline
-    token = _limit.set(_Limit(min(outer, time.monotonic() + seconds), seconds * _SILENT_PART))
+    deadline = min(_limit.get().deadline, time.monotonic() + seconds)
+    token = _limit.set(_Limit(deadline, seconds * _SILENT_PART))
     try:
         yield
     finally:
@@ -99,15 +95,14 @@ def remaining() -> float:
     Raises:
         Transient: None are.
     """
-    seconds = (_limit.get() or _UNLIMITED).deadline - time.monotonic()
+    seconds = _limit.get().deadline - time.monotonic()
     if seconds <= 0:
         raise Transient("the time is up")
-    # Sockets refuse an infinite timeout.
     return min(seconds, _LONGEST_SECONDS)
 
 
 class Body:
-    """The bytes of a request, sent from the start at each try and never copied.
+    """The bytes of a request: sent from the start at each try, and never copied.
 
     Attributes:
         parts: One after the other.
@@ -148,26 +143,21 @@ class Answer(NamedTuple):
     data: bytes
 
 
-class Authorizer(Protocol):
-    """Adds a token to requests."""
-
-    def authorize(self, method: str, url: str, headers: dict[str, str], *, refused: str = "") -> str:
-        """See ``credentials.Tokens``."""
-
-
 class Client:
     """Sends requests to one endpoint. Thread-safe; not to be used after a fork.
 
     Args:
         endpoint: URL without a path.
         pool: Connections.
-        tokens: None for requests without any.
+        authorize: See ``credentials.Tokens``; None for requests without a token.
     """
 
-    def __init__(self, endpoint: str, pool: urllib3.PoolManager, tokens: Authorizer | None) -> None:
+    def __init__(
+        self, endpoint: str, pool: urllib3.PoolManager, authorize: Callable[..., str] | None
+    ) -> None:
         self.endpoint = endpoint
         self._pool = pool
-        self._tokens = tokens
+        self._authorize = authorize
 
     def send(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Body | None = None
@@ -175,43 +165,38 @@ class Client:
         """Send one request and read the response.
 
         Raises:
-            Transient: A later try may work: no connection, or a response of ``TRANSIENT_STATUSES``.
-            Unreachable: No try will.
+            Transient: No connection, or a response of ``TRANSIENT_STATUSES``.
+            StoreUnavailableError: No try will work: the address or the certificate is wrong.
         """
         with self.stream(method, path, headers, body) as response:
-            return Answer(response.status, response.headers, b"".join(chunks(response)))
+            return _read(response)
 
     @contextmanager
     def stream(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Body | None = None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Send one request; yield the response, whose body ``chunks`` reads.
-
-        Raises:
-            Transient: As ``send``.
-            Unreachable: As ``send``.
-        """
-        response, token = self._exchange(method, path, headers, body, refused="")
+        """Send one request; yield the response, whose body ``chunks`` reads. Raises as ``send``."""
+        response, token = self._exchange(method, path, headers or {}, body)
         if response.status == 401 and token:
             # It may have been revoked before its time.
             response.close()
-            response, _ = self._exchange(method, path, headers, body, refused=token)
+            response, _ = self._exchange(method, path, headers or {}, body, refused=token)
         try:
             if response.status in TRANSIENT_STATUSES:
-                words = reason(Answer(response.status, response.headers, b"".join(chunks(response))))
-                raise Transient(f"HTTP {response.status} {words}".rstrip(), retry_after(response.headers))
+                said = f"HTTP {response.status} {reason(_read(response))}".rstrip()
+                raise Transient(said, retry_after(response.headers))
             yield response
         finally:
-            # A connection whose response was read whole is back in the pool already.
+            # A connection whose response was read to its end is back in the pool already.
             response.close()
 
     def _exchange(
-        self, method: str, path: str, headers: Mapping[str, str] | None, body: Body | None, *, refused: str
+        self, method: str, path: str, headers: Mapping[str, str], body: Body | None, refused: str = ""
     ) -> tuple[urllib3.BaseHTTPResponse, str]:
         url = f"{self.endpoint}{path}"
-        sent = dict(headers or {})
-        token = self._tokens.authorize(method, url, sent, refused=refused) if self._tokens else ""
-        silent = min(remaining(), (_limit.get() or _UNLIMITED).silent_seconds)
+        sent = dict(headers)
+        token = self._authorize(method, url, sent, refused=refused) if self._authorize else ""
+        silent = min(remaining(), _limit.get().silent_seconds)
         try:
             response = self._pool.urlopen(
                 method,
@@ -230,7 +215,7 @@ class Client:
             while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
                 cause = cause.__cause__ or cause.__context__
             if cause is not None or isinstance(error, urllib3.exceptions.LocationValueError):
-                raise Unreachable(str(cause or error)) from error
+                raise _unreachable(self.endpoint, cause or error) from error
             raise Transient(f"{type(error).__name__}: {error}") from error
         return response, token
 
@@ -251,27 +236,44 @@ def chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         raise Transient(f"the response broke off after {count} bytes: {error}") from error
 
 
+def _read(response: urllib3.BaseHTTPResponse) -> Answer:
+    return Answer(response.status, response.headers, b"".join(chunks(response)))
+
+
 def open_pool(url: str, connections: int) -> urllib3.PoolManager:
     """Return a pool of connections, through the proxy that the environment names for ``url``.
 
     ``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY`` and ``REQUESTS_CA_BUNDLE`` are honoured, as by
     Google's client libraries.
+
+    Raises:
+        StoreUnavailableError: One of these is no URL.
     """
     options: dict[str, Any] = {"maxsize": connections, "retries": False}
     if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
         options["ca_certs"] = bundle
-    target = urlsplit(url)
-    proxy = getproxies_environment().get(target.scheme)
-    if proxy and not proxy_bypass(target.hostname or ""):
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        if parts.username:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=login)
-        pool: urllib3.PoolManager = urllib3.ProxyManager(parts.geturl(), **options)
-    else:
-        pool = urllib3.PoolManager(**options)
+    try:
+        target = urlsplit(url)
+        proxy = getproxies_environment().get(target.scheme)
+        if proxy and not proxy_bypass(target.hostname or ""):
+            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            if parts.username:
+                login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+                options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=login)
+            pool: urllib3.PoolManager = urllib3.ProxyManager(parts.geturl(), **options)
+        else:
+            pool = urllib3.PoolManager(**options)
+    except ValueError as error:
+        raise _unreachable(url, error) from error
     pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
     return pool
+
+
+def _unreachable(endpoint: str, error: BaseException) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"No connection to {endpoint}: {error}. Check STORAGE_EMULATOR_HOST and the proxy variables; the "
+        "certificate of a proxy that inspects TLS goes into REQUESTS_CA_BUNDLE. Nothing was stored or read."
+    )
 
 
 def reason(answer: Answer | urllib3.BaseHTTPResponse) -> str:
@@ -293,8 +295,8 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _within_limit(connection: http.client.HTTPConnection, wait: Callable[[], _T]) -> _T:
-    # A read timeout starts anew with each byte, so a head that trickles in could take for ever. The
-    # read timeout comes first where it can: its error says more.
+    # A read timeout starts anew with each byte, so a head that trickles in could take for ever. Where
+    # the read timeout works it comes first: its error says more.
     timer = threading.Timer(remaining() + 0.1, _shut_down, [connection.sock])
     timer.daemon = True
     timer.start()
