@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["load_all"]
+__all__ = ["__version__", "load_all"]
+
+__version__ = "1.0.0"
 
 
 def load_all(values: Any) -> list[Any]:

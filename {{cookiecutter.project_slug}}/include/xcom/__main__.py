@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import __version__
+
 __all__ = ["main", "parser"]
 
 _API = """Airflow's API is asked with AIRFLOW_API_TOKEN, or with AIRFLOW_API_USERNAME and
@@ -27,10 +29,11 @@ AIRFLOW_API_PASSWORD; with none of them where everybody is an admin (a developme
 def parser() -> argparse.ArgumentParser:
     """Return the description of all commands; ``docs/reference/commands.md`` is made from it."""
     top = argparse.ArgumentParser(
-        prog="python -m include.xcom",
+        prog=f"python -m {__package__}",
         description=(__doc__ or "").replace("``", "`"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"cookiecutter-astro-gcs-xcom {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str, description: str) -> argparse.ArgumentParser:

@@ -37,6 +37,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from .. import __version__ as OWN_VERSION
 from .. import stores
 from ..errors import PayloadError, SettingsError, StoreUnavailableError
 from ..reference import PayloadReference, coordinates_of
@@ -122,7 +123,7 @@ def _airflow() -> Iterator[Finding]:
             "python -m pytest",
         )
     else:
-        yield Finding("ok", "airflow", f"{version}, Python {sys.version.split()[0]}")
+        yield Finding("ok", "airflow", f"{version}, Python {sys.version.split()[0]}, backend {OWN_VERSION}")
 
 
 def _backend(project: Path) -> Iterator[Finding]:

@@ -19,8 +19,10 @@ from .findings import Finding
 
 __all__ = ["BACKEND", "DATAFRAMES", "REQUIREMENTS", "examine_project"]
 
-BACKEND = "include.xcom_backend.GCPBucketXComBackend"
-STATE_BACKEND = "include.state_backend.GCSStateBackend"
+# "include" in a project; another name where these files are installed as a package.
+_PARENT = __name__.partition(".")[0]
+BACKEND = f"{_PARENT}.xcom_backend.GCPBucketXComBackend"
+STATE_BACKEND = f"{_PARENT}.state_backend.GCSStateBackend"
 _ENV_LINES = (
     f"ENV AIRFLOW__CORE__XCOM_BACKEND={BACKEND}",
     # Harmless below Airflow 3.3, which reads no such setting.
