@@ -1,15 +1,15 @@
-"""pyarrow tables and record batches as open files that come back with their schema."""
+"""Store pyarrow tables and record batches as Parquet or Arrow IPC."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import UnsupportedTypeError
-from ..base import Buffer, Encoded
-from .equality import frames_equal
-from .formats import FrameFormat, foreign_errors, is_plain, memory_bytes, unsupported
-from .reading import FrameReader
-from .writing import join, refusing, write_frame
+from ..base import Change, Encoded, type_name
+from .formats import FrameFormat, foreign_errors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["ArrowCodec"]
 
@@ -18,12 +18,9 @@ class ArrowCodec:
     """Store ``Table`` and ``RecordBatch`` as Parquet or Arrow IPC.
 
     Types, nullability, dictionaries, and the metadata of schema and fields come back. Chunks do not:
-    a column comes back in one chunk for each row group or batch, and the chunks of a dictionary
-    column share one dictionary.
-
-    Types of a fixed list are trusted. Tables with others are read back and compared while encoding;
-    what Parquet cannot hold (unions, run-end encoding, dictionaries of numbers, ...) is stored as
-    Arrow IPC, and what that changes too is refused.
+    a column comes back with one chunk for each row group or batch, and the chunks of a dictionary
+    column share one dictionary. Tables that Parquet cannot hold (unions, run-end encoding,
+    dictionaries of numbers, ...) are stored as Arrow IPC.
 
     Args:
         frame_format: ``"parquet"``, or ``"arrow"`` for speed. Decoding goes by the payload itself.
@@ -36,7 +33,7 @@ class ArrowCodec:
     def __init__(self, frame_format: FrameFormat = "parquet") -> None:
         self._format: FrameFormat = frame_format
 
-    def encode(self, value: Any) -> Encoded:
+    def encode(self, value: pa.Table | pa.RecordBatch) -> Encoded:
         """Encode a Table or RecordBatch.
 
         Raises:
@@ -44,31 +41,41 @@ class ArrowCodec:
         """
         import pyarrow as pa
 
+        from .arrow_files import is_plain, write_columns
+
         is_batch = isinstance(value, pa.RecordBatch)
         table = pa.Table.from_batches([value]) if is_batch else value
-        extension: FrameFormat = self._format if len(table.schema) else "arrow"
         try:
-            parts = _write(table, extension)
-        except UnsupportedTypeError:
-            if extension == "arrow":
-                raise
-            extension = "arrow"
-            parts = _write(table, extension)
+            table.validate(full=True)
+        except (pa.ArrowException, ValueError) as error:
+            raise UnsupportedTypeError(f"the table is not valid: {error}") from error
+        written = write_columns(
+            table.schema,
+            table.columns,
+            table.num_rows,
+            doubtful=[at for at, field in enumerate(table.schema) if not is_plain(field.type)],
+            frame_format=self._format,
+        )
         return Encoded(
             codec=self.name,
             version=self.version,
-            extension=extension,
+            extension=written.format,
             type="pyarrow.RecordBatch" if is_batch else "pyarrow.Table",
-            parts=parts,
-            raw_bytes=memory_bytes(value),
+            parts=written.parts,
+            raw_bytes=written.raw_bytes,
             summary={"rows": value.num_rows, "columns": value.num_columns},
+            changes=tuple(_unregistered(table.schema)),
         )
 
-    def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
+    def decode(
+        self, payload: memoryview, type: str, version: int, max_bytes: int
+    ) -> pa.Table | pa.RecordBatch:
         """Decode what ``encode`` wrote; see ``Codec.decode``."""
         import pyarrow as pa
 
-        table = FrameReader(payload, max_bytes).read()
+        from .arrow_files import read_table
+
+        table = read_table(payload, max_bytes)
         if type == "pyarrow.Table":
             return table
         with foreign_errors():
@@ -77,25 +84,12 @@ class ArrowCodec:
             return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
-def _write(table: Any, frame_format: FrameFormat) -> list[Buffer]:
+def _unregistered(schema: pa.Schema) -> list[Change]:
+    """Find extension types of Python classes, which only a process that registers them gets back."""
     import pyarrow as pa
 
-    try:
-        table.validate(full=True)
-    except (pa.ArrowException, ValueError) as error:
-        raise unsupported("", f"the table itself is not valid: {error}") from error
-    with refusing(table.schema, frame_format):
-        parts = write_frame(table.schema, [table], frame_format=frame_format)
-        # pyarrow keeps the schema under this key of a Parquet file, or takes what it finds there.
-        is_known = b"ARROW:schema" not in (table.schema.metadata or {}) and len(table.schema) > 0
-        if is_known and all(is_plain(field.type) for field in table.schema):
-            return parts
-        path = frames_equal(table, FrameReader(join(parts), 2**62).read())
-    if path is not None:
-        raise unsupported(path, f"type {_type(table, path)} would come back changed; cast it to a plain type")
-    return parts
-
-
-def _type(table: Any, path: str) -> str:
-    found = [str(field.type) for field in table.schema if f"[{field.name!r}]" == path]
-    return found[0] if found else "of the schema"
+    return [
+        Change(f"[{field.name!r}]", type_name(type(field.type)), f"pyarrow.{field.type.storage_type}")
+        for field in schema
+        if isinstance(field.type, pa.ExtensionType)
+    ]
