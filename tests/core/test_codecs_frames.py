@@ -84,7 +84,7 @@ def with_attrs(frame, attrs):
     return frame
 
 
-UNKNOWN = collections.namedtuple("Unknown", "x y")  # noqa: PYI024 - classes that Airflow does not permit.
+UNKNOWN = collections.namedtuple("Unknown", "x y")
 
 
 class Text(str):
@@ -239,7 +239,7 @@ PANDAS = {
     ),
     "object-none": lambda: objects(None, None),
     "object-nan": lambda: objects(np.nan, np.nan),
-    "object-empty": lambda: objects(),
+    "object-empty": objects,
     # indexes
     "index-range": lambda: indexed(pd.RangeIndex(3, 9, 2, name="r")),
     "index-range-down": lambda: indexed(pd.RangeIndex(3, 0, -1)),
@@ -276,7 +276,7 @@ PANDAS = {
     "columns-odd-names": lambda: columns(["", "a.b", "é\n"]),
     "columns-names-that-collide": lambda: columns(["1", 1, "1_2"]),
     # shapes, attrs, flags
-    "empty": lambda: pd.DataFrame(),
+    "empty": pd.DataFrame,
     "no-columns": lambda: pd.DataFrame(index=range(5)),
     "no-columns-index": lambda: pd.DataFrame(index=["a", "b"]),
     "no-rows": lambda: pd.DataFrame(
@@ -370,9 +370,9 @@ PANDAS_REFUSED = {
         ".columns",
         "surrogate",
     ),
-    "series-name-of-a-class": (lambda: pd.Series([1], name=UNKNOWN(1, 2)), ".name", "Unknown"),
+    "series-name-of-a-class": (lambda: pd.Series([1], name=UNKNOWN(1, 2)), ".name", "come back as tuple"),
     "series-objects-of-a-class": (lambda: objects(UNKNOWN(1, 2))["a"], "", "Unknown"),
-    "series-attrs": (lambda: with_attrs(pd.Series([1]), {"k": object()}), ".attrs", r"builtins\.object"),
+    "series-attrs": (lambda: with_attrs(pd.Series([1]), {"k": object()}), ".attrs", "no codec has a form"),
     "series-freq-with-holidays": (
         lambda: pd.Series([1, 2, 3], index=business_days()),
         ".index.freq",
@@ -601,7 +601,7 @@ POLARS = {
     "struct-of-nothing": lambda: series([{}, None], dtype=pl.Struct([])),
     "list-of-categories": lambda: series([["b", "a"], None], dtype=pl.List(pl.Categorical())),
     "array-of-floats": lambda: series([[float("nan"), -0.0], None], dtype=pl.Array(pl.Float32, 2)),
-    "no-columns": lambda: pl.DataFrame(),
+    "no-columns": pl.DataFrame,
     "chunks": lambda: pl.concat([series(["x"]), series(["y"])], rechunk=False),
 }
 
@@ -794,7 +794,7 @@ def test_pyarrow_table_that_is_not_valid_is_refused():
     offsets = pa.py_buffer(np.array([0, 1], "i4"))
     table = pa.table({"a": pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff")])})
 
-    with pytest.raises(UnsupportedTypeError, match="not valid.*UTF8"):
+    with pytest.raises(UnsupportedTypeError, match=r"not valid.*UTF8"):
         ArrowCodec().encode(table)
 
 
@@ -831,7 +831,7 @@ def test_truncated_payload_is_corrupt(frame_format):
     """A payload cut at any place raises our error, never that of a library."""
     payload = payload_of(ArrowCodec(frame_format).encode(TABLE))
 
-    for length in [*range(0, 64), *range(64, len(payload), 97), len(payload) - 1]:
+    for length in [*range(64), *range(64, len(payload), 97), len(payload) - 1]:
         with pytest.raises(PayloadCorruptError, match="payload"):
             ArrowCodec().decode(payload[:length], "pyarrow.Table", 1, NO_LIMIT)
 
@@ -966,7 +966,7 @@ def test_parquet_of_any_frame_opens_elsewhere(make):
 @needs_pandas
 @needs_polars
 def test_parquet_and_arrow_open_in_polars():
-    """polars reads both formats as they are."""
+    """Polars reads both formats as they are."""
     frame = pd.DataFrame({"n": [1, 2], "s": ["a", None], "t": pd.date_range("2020", periods=2, tz="UTC")})
 
     parquet = pl.read_parquet(bytes(payload_of(PandasCodec("parquet").encode(frame))))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from ..codecs.frames.reading import leaf_count
 from ..errors import PayloadCorruptError, PayloadTooLargeError
 from . import limits
 from .numbers import histogram, short
@@ -213,7 +212,7 @@ class _Parquet(_Table):
         self._leaves = []
         leaf = 0
         for field in self.schema:
-            width = leaf_count(field.type)
+            width = _leaf_count(field.type)
             self._leaves.append(list(range(leaf, leaf + width)))
             leaf += width
         if leaf != self._facts.num_columns or self.rows != self._facts.num_rows or min(counts, default=0) < 0:
@@ -279,6 +278,17 @@ class _Parquet(_Table):
         # Offsets are checked before anything follows them.
         table.validate(full=True)
         return table
+
+
+def _leaf_count(kind: pa.DataType) -> int:
+    """Count the Parquet columns of an Arrow type."""
+    import pyarrow as pa
+
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaf_count(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _leaf_count(kind.value_type)
+    return sum(_leaf_count(kind.field(at).type) for at in range(kind.num_fields)) or 1
 
 
 class _Arrow(_Table):

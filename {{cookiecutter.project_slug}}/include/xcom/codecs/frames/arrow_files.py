@@ -168,7 +168,9 @@ def _write(schema: pa.Schema, tables: Iterable[pa.Table], frame_format: FrameFor
                     if table.num_rows:
                         writer.write_table(table)
                     else:  # Has no batch, and yet dictionaries to keep.
-                        writer.write_batch(pa.RecordBatch.from_arrays(list(map(_first_chunk, table)), schema=schema))
+                        writer.write_batch(
+                            pa.RecordBatch.from_arrays(list(map(_first_chunk, table)), schema=schema)
+                        )
     return sink.parts()
 
 
@@ -212,7 +214,12 @@ def _parquet_options(table: pa.Table) -> dict[str, Any]:
     for field, column in zip(table.schema, table.columns, strict=True):
         if types.is_dictionary(field.type):
             repetitive.append(field.name)
-        elif table.num_rows and field.type.num_fields == 0 and not types.is_boolean(field.type) and is_plain(field.type):
+        elif (
+            table.num_rows
+            and field.type.num_fields == 0
+            and not types.is_boolean(field.type)
+            and is_plain(field.type)
+        ):
             sample = column.take(pa.array(rows))
             if len(sample.unique()) <= limit:
                 repetitive.append(field.name)

@@ -22,8 +22,8 @@ from ...errors import UnsupportedTypeError
 from .. import time_zones
 from ..base import Change, type_name
 from ..equality import difference
-from .arrow_files import ColumnData, arrow_equal, is_plain
 from ..tagged_json import dump, load
+from .arrow_files import ColumnData, arrow_equal, is_plain
 
 __all__ = ["Column", "LazyText", "Spec", "arrays_equal", "get", "pack", "put", "to_index", "unpack"]
 

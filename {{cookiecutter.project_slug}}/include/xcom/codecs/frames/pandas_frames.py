@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import PayloadCorruptError, UnsupportedTypeError
 from ..base import Change, Encoded, type_name
-from .formats import FrameFormat, foreign_errors
 from ..tagged_json import dump, load
+from .formats import FrameFormat, foreign_errors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ from pandas.tseries.frequencies import to_offset
 
 from ...errors import UnsupportedTypeError
 from ..base import Change, type_name
-from .arrow_files import arrow_equal
 from ..tagged_json import dump, load
+from .arrow_files import arrow_equal
 from .pandas_columns import Column, Spec, get, pack, put, to_index, unpack
 
 __all__ = ["get_index", "get_labels", "indexes_equal", "put_index", "put_labels"]
