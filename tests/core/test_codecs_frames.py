@@ -372,7 +372,7 @@ PANDAS_REFUSED = {
     ),
     "series-name-of-a-class": (lambda: pd.Series([1], name=UNKNOWN(1, 2)), ".name", "come back as tuple"),
     "series-objects-of-a-class": (lambda: objects(UNKNOWN(1, 2))["a"], "", "Unknown"),
-    "series-attrs": (lambda: with_attrs(pd.Series([1]), {"k": object()}), ".attrs", "no codec has a form"),
+    "series-attrs": (lambda: with_attrs(pd.Series([1]), {"k": object()}), ".attrs['k']", "no codec has a form"),
     "series-freq-with-holidays": (
         lambda: pd.Series([1, 2, 3], index=business_days()),
         ".index.freq",

@@ -43,7 +43,7 @@ def round_trip(codec: Any, value: Any) -> Any:
     try:
         encoded = codec.encode(value)
     except UnsupportedTypeError as error:
-        event(f"refused: {error.reason}"[:80])
+        event(f"refused: {error}"[:80])
         return None
     payload = b"".join(encoded.parts)
     assert payload == b"".join(codec.encode(value).parts)

@@ -6,7 +6,8 @@ Both formats are open: any Parquet or Feather (Arrow IPC file) reader takes them
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from struct import unpack_from
 from typing import Any, NamedTuple, Protocol
 
@@ -123,9 +124,9 @@ def is_plain(kind: pa.DataType) -> bool:
         return bool(kind.unit != "s")  # Parquet holds them as milliseconds, which have fewer years.
     if types.is_list(kind) or types.is_large_list(kind) or (types.is_struct(kind) and kind.num_fields):
         return all(is_plain(kind.field(at).type) for at in range(kind.num_fields))
-    checks = (types.is_boolean, types.is_integer, types.is_float32, types.is_float64, types.is_date32)
-    checks += (types.is_duration, types.is_time64, types.is_decimal128)
-    return _is_text(kind) or any(check(kind) for check in checks)
+    is_number = types.is_integer(kind) or types.is_float32(kind) or types.is_float64(kind)
+    checks = (types.is_boolean, types.is_date32, types.is_time64, types.is_duration, types.is_decimal128)
+    return _is_text(kind) or is_number or any(check(kind) for check in checks)
 
 
 def arrow_equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> bool:
@@ -151,16 +152,15 @@ def _is_text(kind: pa.DataType) -> bool:
 # ----------------------------------------------------------------------------------------- writing
 
 
-def _write(schema: pa.Schema, tables: Iterable[pa.Table], frame_format: FrameFormat) -> list[Buffer]:
+def _write(schema: pa.Schema, tables: Iterator[pa.Table], frame_format: FrameFormat) -> list[Buffer]:
     """Write each table as one row group or record batch."""
     sink = PartsFile()
     with pa.PythonFile(sink, mode="w") as file:
         if frame_format == "parquet":
-            writer = None
-            for table in tables:
-                writer = writer or pq.ParquetWriter(file, schema, **_parquet_options(table))
-                writer.write_table(table, row_group_size=max(table.num_rows, 1))
-            writer.close()
+            first = next(tables)
+            with pq.ParquetWriter(file, schema, **_parquet_options(first)) as writer:
+                for table in chain([first], tables):
+                    writer.write_table(table, row_group_size=max(table.num_rows, 1))
         else:
             options = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
             with pa.ipc.new_file(file, schema, options=options) as writer:
@@ -187,7 +187,7 @@ def _verify(field: pa.Field, column: pa.Array | pa.ChunkedArray, frame_format: F
     reason = "would come back changed"
     try:
         table = pa.Table.from_arrays([column], schema=pa.schema([field]))
-        back = read_table(memoryview(b"".join(_write(table.schema, [table], frame_format))), 2**62)
+        back = read_table(memoryview(b"".join(_write(table.schema, iter([table]), frame_format))), 2**62)
         is_same = back.schema.equals(table.schema, check_metadata=True)
         if is_same and arrow_equal(back.column(0), table.column(0)):
             return
@@ -238,7 +238,7 @@ def _parquet_options(table: pa.Table) -> dict[str, Any]:
 
 
 def _is_noise(numbers: pa.Buffer) -> bool:
-    return numbers.size >= 4096 and len(pa.compress(numbers, "zstd", asbytes=True)) > 0.9 * numbers.size
+    return numbers.size >= 4096 and bool(len(pa.compress(numbers, "zstd", asbytes=True)) > 0.9 * numbers.size)
 
 
 # ----------------------------------------------------------------------------------------- reading
@@ -286,7 +286,8 @@ def _parquet_bytes(facts: Any, texts: list[str]) -> int:
 
 
 def _null_bytes(schema: pa.Schema, rows: int) -> int:
-    return 8 * rows * sum(types.is_null(field.type) for field in schema)
+    nulls: int = sum(types.is_null(field.type) for field in schema)
+    return 8 * rows * nulls
 
 
 def _spread_bytes(column: pa.ChunkedArray) -> int:

@@ -83,21 +83,27 @@ def _polars_difference(left: Any, right: Any) -> str | None:
 def _polars_equal(left: pl.Series, right: pl.Series) -> bool:
     import polars as pl
 
-    dtype = left.dtype
-    if dtype != right.dtype or len(left) != len(right):
+    dtype: Any = left.dtype
+    other: Any = right.dtype
+    if type(dtype) is not type(other) or len(left) != len(right):
         return False
     if isinstance(dtype, pl.Array):
-        inner = pl.List(dtype.inner)
-        return _polars_equal(left.cast(inner), right.cast(inner))
+        mine, theirs = left.cast(pl.List(dtype.inner)), right.cast(pl.List(other.inner))
+        return dtype.shape == other.shape and _polars_equal(mine, theirs)
     if isinstance(dtype, pl.List):
         return left.list.len().equals(right.list.len()) and _polars_equal(left.explode(), right.explode())
     if isinstance(dtype, pl.Struct):
-        fields = zip(left.struct.unnest().get_columns(), right.struct.unnest().get_columns(), strict=True)
-        return left.is_null().equals(right.is_null()) and all(_polars_equal(*pair) for pair in fields)
+        fields, others = left.struct.unnest(), right.struct.unnest()
+        is_same = fields.columns == others.columns and left.is_null().equals(right.is_null())
+        return is_same and all(map(_polars_equal, fields.get_columns(), others.get_columns()))
     if isinstance(dtype, pl.Categorical):
-        left, right = left.cast(pl.String), right.cast(pl.String)
+        return dtype == other and left.cast(pl.String).equals(right.cast(pl.String))
+    if isinstance(dtype, pl.Decimal) and dtype.precision != other.precision:
+        # Before polars 1.34 a Decimal without precision is one of 38 digits.
+        is_same = {dtype.precision, other.precision} == {None, 38} and dtype.scale == other.scale
+        return is_same and left.cast(pl.String).equals(right.cast(pl.String))
     # 0.0 equals -0.0, and their reciprocals differ.
-    return left.equals(right) and (not dtype.is_float() or (1 / left).equals(1 / right))
+    return dtype == other and left.equals(right) and (not dtype.is_float() or (1 / left).equals(1 / right))
 
 
 def _pyarrow_difference(left: Any, right: Any) -> str | None:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,9 @@ from .arrow_files import ColumnData, arrow_equal, is_plain
 
 __all__ = ["Column", "LazyText", "Spec", "arrays_equal", "get", "pack", "put", "to_index", "unpack"]
 
-NumpyArray = np.ndarray[Any, Any]
-PandasArray = pd.api.extensions.ExtensionArray
-Spec = dict[str, Any]
+NumpyArray: TypeAlias = np.ndarray[Any, Any]
+PandasArray: TypeAlias = pd.api.extensions.ExtensionArray
+Spec: TypeAlias = dict[str, Any]
 
 
 class Column(NamedTuple):
@@ -167,7 +167,7 @@ def _put_numbers(values: Any) -> Column:
 def _get_numbers(data: pa.ChunkedArray, spec: Spec) -> NumpyArray:
     dtype = np.dtype(spec["dtype"])
     if dtype.kind == "c":
-        parts = data.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        parts: NumpyArray = data.combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return parts.view(dtype.newbyteorder("=")).astype(dtype)
     if data.num_chunks == 1 and len(data) and not data.null_count and dtype.kind in "iufmM":
         # The memory is ours alone and taken as it is; ``to_numpy`` would give a read-only array.
@@ -180,7 +180,10 @@ def _get_numbers(data: pa.ChunkedArray, spec: Spec) -> NumpyArray:
             values = np.frombuffer(memory, dtype.newbyteorder("="), len(chunk), start)
             if values.flags.aligned:
                 return values.astype(dtype, copy=False)
-    values = data.to_numpy().astype(dtype, copy=False)
+    return _writeable(data.to_numpy().astype(dtype, copy=False))
+
+
+def _writeable(values: NumpyArray) -> NumpyArray:
     return values if values.flags.writeable else values.copy()
 
 
@@ -340,8 +343,7 @@ def _put_objects(values: Any) -> Column:
 
 def _get_objects(data: pa.ChunkedArray, spec: Spec) -> NumpyArray:
     if spec["of"] in ("str", "bytes"):
-        values = data.to_numpy()
-        values = values if values.flags.writeable else values.copy()
+        values = _writeable(data.to_numpy())
     elif spec["of"] == "ndarray":
         items = data.to_pandas()
         values = _objects(item.copy() if isinstance(item, np.ndarray) else item for item in items)

@@ -36,7 +36,7 @@ def put_index(index: pd.Index, path: str, changes: list[Change] | None = None) -
         columns = [_put_level(*pair, f"{path}.levels[{at}]", changes) for at, pair in enumerate(levels)]
         return {"kind": "multi", "names": names, "specs": [column.spec for column in columns]}, columns
     column = put(index.array, path, changes)
-    facts = {"kind": "flat", "names": names, "specs": [column.spec]}
+    facts: Spec = {"kind": "flat", "names": names, "specs": [column.spec]}
     if getattr(index, "freq", None) is not None and type(index) is not pd.PeriodIndex:
         facts["freq"] = _put_frequency(index.freq, f"{path}.freq", changes)
     return facts, [column]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar, cast
 
 from ...errors import UnsupportedTypeError
 from ..base import Buffer, Change, Encoded, type_name
@@ -42,8 +42,7 @@ class PolarsCodec:
         """
         import polars as pl
 
-        is_frame = isinstance(value, pl.DataFrame)
-        frame = value if is_frame else value.to_frame()
+        frame = value.to_frame() if isinstance(value, pl.Series) else value
         extension = self._format
         try:
             _verify(frame, extension)
@@ -52,13 +51,14 @@ class PolarsCodec:
                 raise
             extension = "arrow"  # Parquet has no Int128 before polars 1.32, no struct without fields, ...
             _verify(frame, extension)
-        summary: dict[str, int | str] = {"rows": frame.height}
-        summary.update({"columns": frame.width} if is_frame else {"dtype": str(value.dtype)[:40]})
+        summary: dict[str, int | str] = {"rows": frame.height, "columns": frame.width}
+        if isinstance(value, pl.Series):
+            summary = {"rows": frame.height, "dtype": str(value.dtype)[:40]}
         return Encoded(
             codec=self.name,
             version=self.version,
             extension=extension,
-            type="polars.DataFrame" if is_frame else "polars.Series",
+            type=f"polars.{type(value).__name__}",
             parts=_write(frame, extension),
             raw_bytes=int(frame.estimated_size()),
             summary=summary,
@@ -82,13 +82,14 @@ def _write(frame: pl.DataFrame, frame_format: FrameFormat) -> list[Buffer]:
     import polars as pl
 
     sink = PartsFile()
+    file = cast("IO[bytes]", sink)
     if frame_format == "parquet":
         # Level 1 takes a third of the time of polars' own choice, for 1 % more bytes. A payload is
         # read whole and nobody filters row groups, so statistics would serve no one.
-        frame.write_parquet(sink, compression="zstd", compression_level=1, statistics=False)
+        frame.write_parquet(file, compression="zstd", compression_level=1, statistics=False)
     else:
         # pandas cannot read string views, the newer layout.
-        frame.write_ipc(sink, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
+        frame.write_ipc(file, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
     return sink.parts()
 
 
