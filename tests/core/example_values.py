@@ -115,6 +115,8 @@ class Guarded:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Guarded) and other.name == self.name
 
+    __hash__ = None  # type: ignore[assignment]
+
 
 class Route(NamedTuple):
     """A named tuple with annotations."""

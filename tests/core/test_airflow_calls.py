@@ -93,11 +93,11 @@ def forget_what_may_be_deserialised() -> Iterator[None]:
 
 
 @pytest.fixture
-def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     """What tasks talk to."""
     fake = Supervisor()
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", fake, raising=False)
-    yield fake
+    return fake
 
 
 @pytest.fixture

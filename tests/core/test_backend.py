@@ -185,7 +185,7 @@ def test_missing_object_names_who_wrote_it_and_what_to_do(payload_folder: Path) 
     (payload_folder / files(payload_folder)[0]).unlink()
 
     with pytest.raises(
-        PayloadMissingError, match="gone. Clear the task that wrote it.*no such file"
+        PayloadMissingError, match=r"gone. Clear the task that wrote it.*no such file"
     ) as caught:
         pull(row)
 
@@ -307,7 +307,7 @@ def test_legacy_reference_is_read_when_switched_on(
 
     assert str(pull(LEGACY)) == "{'a': [1, nan]}"
     file.unlink()
-    with pytest.raises(PayloadMissingError, match="gone: clear .* switch .* legacy_references off"):
+    with pytest.raises(PayloadMissingError, match=r"gone: clear .* switch .* legacy_references off"):
         pull(LEGACY)
     for text in ("gcs://other", "gcs://a/b/c.json", f"x{LEGACY}", LEGACY.replace("load", "..")):
         assert pull(text) == text

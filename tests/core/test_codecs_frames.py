@@ -21,7 +21,6 @@ from include.xcom.codecs.frames.arrow_tables import ArrowCodec  # noqa: E402
 from include.xcom.codecs.frames.comparison import frame_difference  # noqa: E402
 from include.xcom.codecs.frames.pandas_frames import PandasCodec  # noqa: E402
 from include.xcom.codecs.frames.polars_frames import PolarsCodec  # noqa: E402
-from include.xcom.codecs.numpy_arrays import NumpyCodec  # noqa: E402
 from include.xcom.errors import (  # noqa: E402
     PayloadCorruptError,
     PayloadTooLargeError,
@@ -1026,28 +1025,3 @@ def test_repeating_and_random_columns_are_stored_as_suits_them():
         "counted": ("ZSTD", False),
         "text": ("ZSTD", False),
     }
-
-
-# ------------------------------------------------------------------------------------------------ numpy
-
-
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        pytest.param("q", id="longlong"),
-        pytest.param("Q", id="ulonglong"),
-        pytest.param("l", id="long"),
-        pytest.param(np.dtype([("a", "i1"), ("b", "f8")], align=True), id="aligned-structure"),
-        pytest.param(np.dtype([("a", "i1"), ("b", "f8")]), id="packed-structure"),
-    ],
-)
-@pytest.mark.parametrize("rows", [0, 2])
-def test_array_comes_back_with_the_c_type_that_it_had(dtype, rows):
-    """Types that compare equal to another dtype come back as themselves."""
-    array = np.zeros(rows, dtype)
-
-    back = round_trip(NumpyCodec(), array)
-
-    assert back.dtype == array.dtype
-    assert back.dtype.char == array.dtype.char
-    assert back.dtype.isalignedstruct == array.dtype.isalignedstruct

@@ -116,7 +116,9 @@ def test_no_bucket_at_all_names_both_places(monkeypatch: pytest.MonkeyPatch) -> 
     """The setting and the Variable."""
     configure(monkeypatch, bucket="")
 
-    with pytest.raises(SettingsError, match="bucket is empty, and there is no .* XCOM_BACKEND_DATA_GCS_NAME"):
+    with pytest.raises(
+        SettingsError, match=r"bucket is empty, and there is no .* XCOM_BACKEND_DATA_GCS_NAME"
+    ):
         load_settings()
 
 

@@ -287,7 +287,7 @@ def test_class_that_is_not_permitted_any_more_is_not_imported(
     permit("airflow.*", monkeypatch)
 
     with pytest.raises(
-        UnsupportedTypeError, match="class example_values.Color is not permitted to be read here"
+        UnsupportedTypeError, match=r"class example_values.Color is not permitted to be read here"
     ):
         payloads.load(row)
 

@@ -18,7 +18,7 @@ from .plain_json import JsonCodec, LegacyJsonCodec, json_parts
 
 if TYPE_CHECKING:
     from ..settings import Settings
-    from .base import Buffer, Change
+    from .base import Attachments, Buffer, Change, HandleOf
     from .tagged_json import TaggedJsonCodec
 
 __all__ = ["decode", "decode_row", "encode", "find", "names"]
@@ -38,8 +38,13 @@ _PLAIN_CODECS: dict[str, Codec] = {"json": JsonCodec(), "legacy-json": LegacyJso
 _PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 
 
-def encode(value: Any, settings: Settings) -> Inline | Encoded:
+def encode(value: Any, settings: Settings, attachments: Attachments | None = None) -> Inline | Encoded:
     """Turn a value into its row, if it may stay in the database, or into a payload.
+
+    Args:
+        value: Any value.
+        settings: ``threshold_bytes`` and ``frame_format`` are used.
+        attachments: Takes the handles in the value; without it they are refused.
 
     Raises:
         UnsupportedTypeError: It can be stored neither exactly nor as Airflow's default would. The
@@ -52,13 +57,14 @@ def encode(value: Any, settings: Settings) -> Inline | Encoded:
     if parts is not None:
         return _plain(value, parts, settings)
     tagged = _tagged(settings.frame_format)
-    written = tagged.write(value)
+    written = tagged.write(value, attachments)
     if written.changes and b'{"$' not in written.text:
         parts = json_parts(written.node)
         if parts is not None:
             return _plain(written.node, parts, settings, written.changes)
     is_small = len(written.text) <= settings.threshold_bytes and not written.parts
-    if is_small and survives_database(written.node):
+    # A row that names objects must be a reference: whoever deletes the row has to delete these too.
+    if is_small and not written.has_handles and survives_database(written.node):
         return Inline(to_row(written.node), written.changes)
     return tagged.pack(value, written)
 
@@ -71,16 +77,30 @@ def _plain(
     return JsonCodec().encode_parts(value, parts)._replace(changes=changes)
 
 
-def decode(payload: memoryview, codec: str, version: int, type: str, max_bytes: int) -> Any:
+def decode(
+    payload: memoryview,
+    codec: str,
+    version: int,
+    type: str,
+    max_bytes: int,
+    handle_of: HandleOf | None = None,
+) -> Any:
     """Turn a payload back into its value.
+
+    Args:
+        payload: See ``Codec.decode``, as the other arguments.
+        handle_of: Makes the handles in the value; without it they are refused.
 
     Raises:
         PayloadCorruptError: It is not what its codec writes, or the codec or version is unknown.
         PayloadTooLargeError: It expands beyond ``max_bytes``.
         UnsupportedTypeError: The package of its type is not installed here.
     """
+    found = find(codec, version)
     with _packages(type):
-        return find(codec, version).decode(payload, type, version, max_bytes)
+        if found.name == "tagged-json":
+            return _tagged("parquet").decode(payload, type, version, max_bytes, handle_of)
+        return found.decode(payload, type, version, max_bytes)
 
 
 @contextmanager

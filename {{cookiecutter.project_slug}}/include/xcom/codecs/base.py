@@ -16,9 +16,10 @@ To add a codec, write one small class in a module of this package and add one li
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-__all__ = ["Buffer", "Change", "Codec", "Encoded", "type_name"]
+__all__ = ["Attachments", "Buffer", "Change", "Codec", "Encoded", "HandleOf", "type_name"]
 
 Buffer = bytes | bytearray | memoryview
 """Bytes in memory. A memoryview is C-contiguous with format ``B``."""
@@ -75,6 +76,23 @@ class Encoded(NamedTuple):
     def size(self) -> int:
         """Bytes that are stored."""
         return sum(len(part) for part in self.parts)
+
+
+class Attachments(Protocol):
+    """Handles inside a value, whose bytes are stored next to the payload."""
+
+    def node_of(self, value: object) -> dict[str, Any] | None:
+        """Return what stands for a handle in tagged JSON, a dict of one tag; None for other values.
+
+        Its content may be filled in by ``upload``.
+        """
+
+    def upload(self) -> None:
+        """Store the handles that ``node_of`` was asked for; called once the value has been walked."""
+
+
+HandleOf = Callable[[str, Any], Any]
+"""Returns the handle that a tag and its content, as ``Attachments.node_of`` wrote them, stand for."""
 
 
 class Codec(Protocol):

@@ -46,7 +46,7 @@ def difference(left: Any, right: Any) -> str | None:
                 return path
             inner = [(f"{path}[{at}]", *pair) for at, pair in enumerate(zip(mine, theirs, strict=True))]
             inner += _attributes(path, vars(mine), vars(theirs)) if hasattr(mine, "__dict__") else []
-        elif has_state(kind):
+        elif has_state(mine.__class__):
             inner = _attributes(path, state_of(mine), state_of(theirs))
         elif _same_leaf(mine, theirs):
             continue

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import UnsupportedTypeError
 
-__all__ = ["from_fields", "has_state", "is_model", "make", "state_of", "to_fields"]
+__all__ = ["from_fields", "has_state", "is_model", "make", "same_state", "state_of", "to_fields"]
 
 # Set by typing on instances of Box[int]; it only says how they were made.
 _NO_STATE = frozenset({"__orig_class__"})
@@ -21,6 +21,7 @@ _NO_STATE = frozenset({"__orig_class__"})
 _HASH = "_attrs_cached_hash"
 
 
+@cache
 def is_model(kind: type) -> bool:
     """Tell whether a class is a pydantic model, as Airflow tells it."""
     return (
@@ -30,6 +31,7 @@ def is_model(kind: type) -> bool:
     )
 
 
+@cache
 def has_state(kind: type) -> bool:
     """Tell whether instances of a class are stored by their state."""
     return dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__") or is_model(kind)
@@ -42,11 +44,8 @@ def state_of(value: Any) -> dict[str, Any]:
     the fields, then ``__pydantic_fields_set__``, ``__pydantic_extra__`` and ``__pydantic_private__``.
     """
     kind: Any = type(value)
-    state = {
-        name: item
-        for name, item in getattr(value, "__dict__", {}).items()
-        if name not in _NO_STATE and not isinstance(getattr(kind, name, None), cached_property)
-    }
+    computed = _computed(kind)
+    state = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in computed}
     if is_model(kind):
         private = getattr(value, "__pydantic_private__", None)
         if private is not None:
@@ -73,8 +72,12 @@ def make(kind: Any, state: dict[str, Any]) -> Any:
     """
     if not is_model(kind):
         made = object.__new__(kind)
+        slots = _slots(kind)
         for name, item in state.items():
-            object.__setattr__(made, name, item)
+            if name in slots:
+                object.__setattr__(made, name, item)
+            else:
+                vars(made)[name] = item
         return made
     from pydantic import BaseModel, RootModel
 
@@ -95,13 +98,20 @@ def make(kind: Any, state: dict[str, Any]) -> Any:
     return made
 
 
+def same_state(state: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Compare shallowly: what a state consists of is compared by its own rules."""
+    return state.keys() == other.keys() and all(
+        item is other[name] or item == other[name] for name, item in state.items()
+    )
+
+
 def to_fields(value: Any) -> dict[str, Any]:
     """Return what ``from_fields`` needs to make an instance as Airflow's default does.
 
     Raises:
         UnsupportedTypeError: A model that cannot be dumped as JSON.
     """
-    kind = type(value)
+    kind: Any = type(value)
     if not is_model(kind):
         return {name: getattr(value, attribute) for name, attribute in _parameters(kind).items()}
     try:
@@ -125,6 +135,17 @@ def _parameters(kind: Any) -> dict[str, str]:
     if dataclasses.is_dataclass(kind):
         return {field.name: field.name for field in dataclasses.fields(kind) if field.init}
     return {field.alias: field.name for field in kind.__attrs_attrs__ if field.init}
+
+
+@cache
+def _computed(kind: type) -> frozenset[str]:
+    names = [
+        name
+        for base in kind.__mro__
+        for name, item in vars(base).items()
+        if isinstance(item, cached_property)
+    ]
+    return _NO_STATE.union(names)
 
 
 @cache

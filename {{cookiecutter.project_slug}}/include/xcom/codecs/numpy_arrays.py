@@ -62,8 +62,7 @@ class NumpyCodec:
             "dtype": str(dtype) if len(str(dtype)) <= 80 else f"{str(dtype)[:79]}…",
         }
         parts = [head.getvalue(), _data(value, is_fortran)]
-        kind = f"numpy.ndarray{_flavor(dtype)}"
-        return Encoded(self.name, self.version, "npy", kind, parts, value.nbytes, summary)
+        return Encoded(self.name, self.version, "npy", "numpy.ndarray", parts, value.nbytes, summary)
 
     def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> np.ndarray[Any, Any]:
         """Decode; the array shares the payload's memory where that is aligned."""
@@ -81,7 +80,6 @@ class NumpyCodec:
             data = payload[head.tell() :]
             if count * dtype.itemsize != len(data):
                 raise ValueError(f"{len(data)} bytes do not fill shape {shape} of {dtype}")
-            dtype = _flavored(dtype, type.removeprefix("numpy.ndarray"))
             if not data.nbytes:
                 return np.empty(shape, dtype, order="F" if is_fortran else "C")
             array = np.frombuffer(data, dtype, count)
@@ -89,34 +87,6 @@ class NumpyCodec:
             raise PayloadCorruptError(f"the payload is not an .npy file: {error}") from error
         shaped: np.ndarray[Any, Any] = array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
         return shaped if shaped.flags.aligned and shaped.flags.writeable else shaped.copy(order="K")
-
-
-def _flavor(dtype: np.dtype[Any]) -> str:
-    """Name what ``.npy`` does not tell: ``longlong`` beside ``int64``, and C alignment of a structure."""
-    import numpy as np
-
-    if dtype.isalignedstruct:
-        return " (aligned)"
-    is_other = dtype.kind in "iu" and dtype.isnative and dtype.num != np.dtype(dtype.str).num
-    return f" ({dtype.char})" if is_other else ""
-
-
-def _flavored(dtype: np.dtype[Any], flavor: str) -> np.dtype[Any]:
-    import numpy as np
-
-    if flavor == " (aligned)" and dtype.names:
-        fields = [dtype.fields[name] for name in dtype.names]  # type: ignore[index]
-        return np.dtype(
-            {
-                "names": list(dtype.names),
-                "formats": [field[0] for field in fields],
-                "offsets": [field[1] for field in fields],
-                "itemsize": dtype.itemsize,
-            },
-            align=True,
-        )
-    same = np.dtype(flavor[2]) if flavor in (" (q)", " (Q)", " (l)", " (L)") else dtype
-    return same if same == dtype else dtype
 
 
 def _data(value: np.ndarray[Any, Any], is_fortran: bool) -> Buffer:

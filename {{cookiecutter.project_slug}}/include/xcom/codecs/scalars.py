@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -18,53 +19,52 @@ from ..errors import PayloadCorruptError, UnsupportedTypeError
 from . import time_zones
 from .base import type_name
 
-__all__ = ["from_node", "to_node"]
+__all__ = ["Note", "ScalarRule", "from_node", "rule_for"]
 
 Note = Callable[[str, str, str], None]
 """Receives path, type before and type after of a part that does not come back exactly."""
+ScalarRule = Callable[[Any, Note], dict[str, Any]]
+"""Returns the node of a scalar."""
 
-_IP = ("IPv4Address", "IPv6Address", "IPv4Interface", "IPv6Interface", "IPv4Network", "IPv6Network")
 _PATHS = frozenset({"PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"})
-# Made again from their text; DSNs as well.
-_PYDANTIC = frozenset(
-    "AnyUrl AnyHttpUrl HttpUrl AnyWebsocketUrl WebsocketUrl FileUrl FtpUrl PostgresDsn CockroachDsn AmqpDsn "
-    "RedisDsn MongoDsn KafkaDsn NatsDsn MySQLDsn MariaDBDsn ClickHouseDsn SnowflakeDsn ByteSize".split()
+_IPS = ("IPv4Address", "IPv6Address", "IPv4Interface", "IPv6Interface", "IPv4Network", "IPv6Network")
+# Made again from their text: URLs, among them those of databases.
+_URLS = frozenset(
+    "Url MultiHostUrl AnyUrl AnyHttpUrl HttpUrl AnyWebsocketUrl WebsocketUrl FileUrl FtpUrl PostgresDsn "
+    "CockroachDsn AmqpDsn RedisDsn MongoDsn KafkaDsn NatsDsn MySQLDsn MariaDBDsn ClickHouseDsn SnowflakeDsn".split()
 )
-_PYDANTIC_CORE = frozenset({"Url", "MultiHostUrl"})
 _SECRETS = frozenset({"SecretStr", "SecretBytes"})
+_MASK = "**********"
 
 
-def _refuse(path: str, before: str, after: str) -> None:
-    raise UnsupportedTypeError(f"it would come back as {after}", path=path, type=before)
-
-
-def to_node(value: Any, note: Note = _refuse, in_model: bool = False) -> dict[str, Any] | None:
-    """Return the node of a scalar, or None if its type is not one of them.
+@cache
+def rule_for(kind: type, in_model: bool = False) -> ScalarRule | None:
+    """Return what writes scalars of a type, or None if it is not one of them.
 
     Args:
-        value: Any value.
-        note: Called for a time zone or a secret that does not come back exactly; by default such a
-            value is refused.
-        in_model: Whether it is a field of a pydantic model: paths and secrets are taken there only,
+        kind: Type of the scalar.
+        in_model: Whether it is in a field of a pydantic model: paths and secrets are taken there only,
             as Airflow's default does.
-
-    Raises:
-        UnsupportedTypeError: A time zone, dtype or URL that cannot be written down.
     """
-    kind = type(value)
-    known = _KNOWN.get(kind)
-    if known is not None:
-        return {known[0]: known[1](value)}
-    if kind is datetime:
-        return {"$datetime": _datetime_content(value, note)}
-    if kind is time:
-        return {"$time": _time_content(value, note)}
-    if isinstance(value, tzinfo):
-        return {"$timezone": _zone_content(value, None, note, "")}
-    if in_model and isinstance(value, pathlib.PurePath) and kind.__name__ in _PATHS:
-        return {"$path": [kind.__name__, str(value)]}
-    of_library = _LIBRARIES.get(kind.__module__.partition(".")[0])
-    return of_library(value, note, in_model) if of_library is not None else None
+    if issubclass(kind, tzinfo):
+        return partial(_write, "$timezone", lambda value, note: _zone_content(value, None, note, ""))
+    library, name = kind.__module__.partition(".")[0], kind.__name__
+    if library == "numpy":
+        return partial(_write, "$numpy", _numpy_content) if _is_numpy_scalar(kind) else None
+    if in_model and (
+        (library == "pathlib" and name in _PATHS) or (library == "pydantic" and name in _SECRETS)
+    ):
+        return partial(
+            _write, *(("$path", _path_content) if library == "pathlib" else ("$secret", _secret_content))
+        )
+    if library in ("pydantic", "pydantic_core") and name in _URLS:
+        return partial(_write, "$url", _url_content)
+    known = _KNOWN.get(kind) or _OF_LIBRARIES.get(f"{library}.{name}")
+    return None if known is None else partial(_write, *known)
+
+
+def _write(tag: str, content: Callable[[Any, Note], Any], value: Any, note: Note) -> dict[str, Any]:
+    return {tag: content(value, note)}
 
 
 def from_node(tag: str, content: Any) -> Any:
@@ -75,11 +75,11 @@ def from_node(tag: str, content: Any) -> Any:
     """
     make = _MAKERS.get(tag)
     if make is None:
-        raise PayloadCorruptError(f"the payload has a node {tag!r:.100} that this version does not know")
+        raise PayloadCorruptError(f"it has a node {tag!r:.100} that this version does not know")
     return make(content)
 
 
-# ----------------------------------------------------------------------------------- dates and times
+# ---------------------------------------------------------------------------------- dates and times
 
 
 def _zone_content(zone: tzinfo | None, at: Any, note: Note, path: str = ".tzinfo") -> list[Any] | None:
@@ -104,10 +104,9 @@ def _datetime_content(value: datetime, note: Note) -> str | list[Any]:
 
 
 def _time_content(value: time, note: Note) -> list[Any]:
-    zone = value.tzinfo
     # A zone with daylight saving has no offset at a time without a date.
-    content = _zone_content(zone, None, note)
-    return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, content]
+    zone = _zone_content(value.tzinfo, None, note)
+    return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, zone]
 
 
 def _datetime(content: str | list[Any]) -> datetime:
@@ -120,19 +119,6 @@ def _datetime(content: str | list[Any]) -> datetime:
 def _time(content: list[Any]) -> time:
     text, fold, zone = content
     return time.fromisoformat(text).replace(tzinfo=_zone(zone), fold=fold)
-
-
-def _duration(value: timedelta) -> list[int]:
-    return [value.days, value.seconds, value.microseconds]
-
-
-def _pendulum_node(value: Any, note: Note, in_model: bool) -> dict[str, Any] | None:
-    name = type(value).__name__
-    if name == "DateTime":
-        return {"$pendulum": _datetime_content(value, note)}
-    if name == "Date":
-        return {"$pendulum.Date": value.isoformat()}
-    return {"$pendulum.Time": _time_content(value, note)} if name == "Time" else None
 
 
 def _pendulum(content: str | list[Any]) -> Any:
@@ -157,20 +143,25 @@ def _pendulum_time(content: list[Any]) -> Any:
     return pendulum.Time(*clock, tzinfo=plain.tzinfo, fold=plain.fold)
 
 
-# ----------------------------------------------------------------------------------- numpy and pandas
+# ---------------------------------------------------------------------------------- numpy and pandas
 
 
-def _numpy_node(value: Any, note: Note, in_model: bool) -> dict[str, Any] | None:
+def _is_numpy_scalar(kind: type) -> bool:
     import numpy as np
 
-    if not isinstance(value, np.generic) or isinstance(value, (np.object_, np.void)):
-        return None
-    if type(value) is np.longdouble or type(value) is np.clongdouble:
-        return None  # Its bytes differ between processors.
+    # The bytes of long doubles differ between processors.
+    return issubclass(kind, np.generic) and not issubclass(
+        kind, (np.object_, np.void, np.longdouble, np.clongdouble)
+    )
+
+
+def _numpy_content(value: Any, note: Note) -> list[Any]:
+    import numpy as np
+
     name = value.dtype.str
     if np.dtype(name).type is not type(value):
         name = value.dtype.char  # longlong, which has the size of another type.
-    return {"$numpy": [name, base64.b64encode(value.tobytes()).decode(), str(value)]}
+    return [name, base64.b64encode(value.tobytes()).decode(), str(value)]
 
 
 def _numpy(content: list[Any]) -> Any:
@@ -178,37 +169,16 @@ def _numpy(content: list[Any]) -> Any:
 
     dtype = np.dtype(content[0])
     if dtype.hasobject:
-        raise PayloadCorruptError("the payload has a numpy scalar that holds objects")
+        raise PayloadCorruptError("it has a numpy scalar that holds objects")
     data = base64.b64decode(content[1], validate=True)
     # An empty string has no bytes, and frombuffer refuses that.
     return np.frombuffer(data, dtype)[0] if dtype.itemsize else dtype.type()
 
 
-def _pandas_node(value: Any, note: Note, in_model: bool) -> dict[str, Any] | None:
-    import pandas as pd
-
-    kind = type(value)
-    if value is pd.NaT:
-        return {"$pandas.NaT": None}
-    if value is pd.NA:
-        return {"$pandas.NA": None}
-    if kind is pd.Timestamp:
-        # As the instant: the zone makes the wall time of it, also in an hour that occurs twice.
-        instant = value.tz_convert("UTC").tz_localize(None) if value.tz is not None else value
-        zone = _zone_content(value.tz, value, note, ".tz")
-        return {"$pandas.Timestamp": [int(instant.asm8.view("i8")), value.unit, value.fold, zone]}
-    if kind is pd.Timedelta:
-        return {"$pandas.Timedelta": [int(value.asm8.view("i8")), value.unit]}
-    if kind is pd.Period:
-        return {"$pandas.Period": [int(value.ordinal), value.freqstr]}
-    if kind is pd.Interval:
-        ends = [_end_node(end, note) for end in (value.left, value.right)]
-        return {"$pandas.Interval": [*ends, value.closed]}
-    return None
-
-
-def _end_node(end: Any, note: Note) -> Any:
-    return end if type(end) is int else to_node(end, note)
+def _timestamp_content(value: Any, note: Note) -> list[Any]:
+    # As the instant: the zone makes the wall time of it, also in an hour that occurs twice.
+    instant = value.tz_convert("UTC").tz_localize(None) if value.tz is not None else value
+    return [_count(instant), value.unit, value.fold, _zone_content(value.tz, value, note, ".tz")]
 
 
 def _timestamp(content: list[Any]) -> Any:
@@ -220,6 +190,10 @@ def _timestamp(content: list[Any]) -> Any:
     if zone is None:
         return stamp.replace(fold=fold) if fold else stamp
     return stamp.tz_localize("UTC").tz_convert(_zone(zone))
+
+
+def _count(value: Any) -> int:
+    return int(value.asm8.view("i8"))
 
 
 def _timedelta(content: list[Any]) -> Any:
@@ -235,91 +209,128 @@ def _period(content: list[Any]) -> Any:
     return pd.Period(ordinal=content[0], freq=content[1])
 
 
+def _interval_content(value: Any, note: Note) -> list[Any]:
+    ends: list[Any] = []
+    for end in (value.left, value.right):
+        kind: Any = type(end)
+        rule = rule_for(kind)
+        if rule is None:
+            raise UnsupportedTypeError("an end of the interval has no exact form", type=type_name(kind))
+        ends.append(rule(end, note))
+    return [*ends, value.closed]
+
+
 def _interval(content: list[Any]) -> Any:
     import pandas as pd
 
-    left, right = (from_node(*next(iter(end.items()))) if type(end) is dict else end for end in content[:2])
+    left, right = (from_node(*pair) for end in content[:2] for pair in end.items())
     return pd.Interval(left, right, closed=content[2])
 
 
 def _pandas_missing(name: str) -> Any:
     import pandas as pd
 
-    return getattr(pd, name)
+    return {"NaT": pd.NaT, "NA": pd.NA}[name]
 
 
-# ------------------------------------------------------------------------------------------- pydantic
+# ------------------------------------------------------------------------- text of the standard library
 
 
-def _pydantic_node(value: Any, note: Note, in_model: bool) -> dict[str, Any] | None:
-    name = type(value).__name__
-    if in_model and name in _SECRETS:
-        # Never written: a reader gets the mask, as from Airflow's default. An empty secret has no mask.
-        mask = value.get_secret_value() and "**********"
-        if mask:
-            note("", type_name(type(value)), f"{type_name(type(value))} without its secret")
-        return {"$pydantic": [name, mask or ""]}
-    if name not in _PYDANTIC and name not in _PYDANTIC_CORE:
-        return None
-    content = [name, int(value) if name == "ByteSize" else str(value)]
-    made = _pydantic(content)
-    if type(made) is not type(value) or made != value:
-        raise UnsupportedTypeError(
-            f"{name}({str(value)!r:.100}) is another URL when it is parsed again; use str"
-        )
-    return {"$pydantic": content}
-
-
-def _pydantic(content: list[Any]) -> Any:
-    import pydantic
-    import pydantic_core
-
-    name, text = content
-    if name in _PYDANTIC_CORE:
-        return getattr(pydantic_core, name)(text)
-    if name not in _PYDANTIC and name not in _SECRETS:
-        raise PayloadCorruptError(f"the payload has a value of pydantic's {name!r:.100}")
-    return getattr(pydantic, name)(text.encode() if name == "SecretBytes" else text)
-
-
-# --------------------------------------------------------------------------------------------- tables
-
-
-def _path(content: list[str]) -> Any:
-    name, text = content
-    if name not in _PATHS:
-        raise PayloadCorruptError(f"the payload has a path of class {name!r:.100}")
-    return getattr(pathlib, name)(text)
-
-
-def _pattern_content(value: re.Pattern[Any]) -> list[Any]:
+def _pattern_content(value: re.Pattern[Any], note: Note) -> list[Any]:
     if not isinstance(value.pattern, str):
         raise UnsupportedTypeError("a pattern of bytes has no JSON form; return its source")
     return [value.pattern, value.flags]
 
 
-_KNOWN: dict[type, tuple[str, Callable[[Any], Any]]] = {
-    int: ("$int", hex),
-    float: ("$float", repr),
-    date: ("$date", date.isoformat),
-    timedelta: ("$timedelta", _duration),
-    Decimal: ("$Decimal", str),
-    Fraction: ("$Fraction", lambda value: [hex(value.numerator), hex(value.denominator)]),
-    UUID: ("$UUID", str),
-    complex: ("$complex", lambda value: [repr(value.real), repr(value.imag)]),
-    range: ("$range", lambda value: [hex(value.start), hex(value.stop), hex(value.step)]),
+def _path_content(value: pathlib.PurePath, note: Note) -> list[str]:
+    return [type(value).__name__, str(value)]
+
+
+def _path(content: list[str]) -> Any:
+    name, text = content
+    if name not in _PATHS:
+        raise PayloadCorruptError(f"it has a path of class {name!r:.100}")
+    return getattr(pathlib, name)(text)
+
+
+# ------------------------------------------------------------------------------------------- pydantic
+
+
+def _url_content(value: Any, note: Note) -> list[str]:
+    content = [type(value).__name__, str(value)]
+    made = _url(content)
+    if type(made) is not type(value) or made != value:
+        raise UnsupportedTypeError("it is another URL when it is parsed again; return str(...) of it")
+    return content
+
+
+def _url(content: list[str]) -> Any:
+    import pydantic
+    import pydantic_core
+
+    name, text = content
+    if name not in _URLS:
+        raise PayloadCorruptError(f"it has a URL of class {name!r:.100}")
+    return getattr(pydantic_core if name in ("Url", "MultiHostUrl") else pydantic, name)(text)
+
+
+def _secret_content(value: Any, note: Note) -> list[str]:
+    # Never written: a reader gets the mask, as from Airflow's default. An empty secret has no mask.
+    mask = _MASK if value.get_secret_value() else ""
+    if mask:
+        note("", type_name(type(value)), f"{type_name(type(value))} without its secret")
+    return [type(value).__name__, mask]
+
+
+def _secret(content: list[str]) -> Any:
+    import pydantic
+
+    name, mask = content
+    return pydantic.SecretBytes(mask.encode()) if name == "SecretBytes" else pydantic.SecretStr(mask)
+
+
+def _byte_size(content: int) -> Any:
+    import pydantic
+
+    return pydantic.ByteSize(content)
+
+
+# --------------------------------------------------------------------------------------------- tables
+
+Known = tuple[str, Callable[[Any, Note], Any]]
+
+
+def _by(function: Callable[[Any], Any]) -> Callable[[Any, Note], Any]:
+    return lambda value, note: function(value)
+
+
+_KNOWN: dict[type, Known] = {
+    int: ("$int", _by(hex)),
+    float: ("$float", _by(repr)),
+    datetime: ("$datetime", _datetime_content),
+    date: ("$date", _by(date.isoformat)),
+    time: ("$time", _time_content),
+    timedelta: ("$timedelta", _by(lambda value: [value.days, value.seconds, value.microseconds])),
+    Decimal: ("$Decimal", _by(str)),
+    Fraction: ("$Fraction", _by(lambda value: [hex(value.numerator), hex(value.denominator)])),
+    UUID: ("$UUID", _by(str)),
+    complex: ("$complex", _by(lambda value: [repr(value.real), repr(value.imag)])),
+    range: ("$range", _by(lambda value: [hex(value.start), hex(value.stop), hex(value.step)])),
     re.Pattern: ("$pattern", _pattern_content),
-    **{getattr(ipaddress, name): (f"${name}", str) for name in _IP},
+    **{getattr(ipaddress, name): (f"${name}", _by(str)) for name in _IPS},
 }
-
-_LIBRARIES: dict[str, Callable[[Any, Note, bool], dict[str, Any] | None]] = {
-    "numpy": _numpy_node,
-    "pandas": _pandas_node,
-    "pendulum": _pendulum_node,
-    "pydantic": _pydantic_node,
-    "pydantic_core": _pydantic_node,
+_OF_LIBRARIES: dict[str, Known] = {
+    "pandas.Timestamp": ("$pandas.Timestamp", _timestamp_content),
+    "pandas.Timedelta": ("$pandas.Timedelta", _by(lambda value: [_count(value), value.unit])),
+    "pandas.Period": ("$pandas.Period", _by(lambda value: [int(value.ordinal), value.freqstr])),
+    "pandas.Interval": ("$pandas.Interval", _interval_content),
+    "pandas.NaTType": ("$pandas", _by(lambda value: "NaT")),
+    "pandas.NAType": ("$pandas", _by(lambda value: "NA")),
+    "pendulum.DateTime": ("$pendulum", _datetime_content),
+    "pendulum.Date": ("$pendulum.Date", _by(date.isoformat)),
+    "pendulum.Time": ("$pendulum.Time", _time_content),
+    "pydantic.ByteSize": ("$ByteSize", _by(int)),
 }
-
 _MAKERS: dict[str, Callable[[Any], Any]] = {
     "$int": lambda content: int(content, 16),
     "$float": float,
@@ -335,17 +346,18 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
     "$complex": lambda content: complex(float(content[0]), float(content[1])),
     "$range": lambda content: range(*(int(text, 16) for text in content)),
     "$pattern": lambda content: re.compile(content[0], content[1]),
+    **{f"${name}": getattr(ipaddress, name) for name in _IPS},
     "$path": _path,
-    **{f"${name}": getattr(ipaddress, name) for name in _IP},
     "$pendulum": _pendulum,
     "$pendulum.Date": _pendulum_date,
     "$pendulum.Time": _pendulum_time,
     "$numpy": _numpy,
+    "$pandas": _pandas_missing,
     "$pandas.Timestamp": _timestamp,
     "$pandas.Timedelta": _timedelta,
     "$pandas.Period": _period,
     "$pandas.Interval": _interval,
-    "$pandas.NaT": lambda content: _pandas_missing("NaT"),
-    "$pandas.NA": lambda content: _pandas_missing("NA"),
-    "$pydantic": _pydantic,
+    "$url": _url,
+    "$secret": _secret,
+    "$ByteSize": _byte_size,
 }

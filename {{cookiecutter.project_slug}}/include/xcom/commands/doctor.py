@@ -480,7 +480,7 @@ def _store() -> stores.Store:
     """Return the deployment's own store, which gives up sooner than it does for a task."""
     settings = load_settings()
     quick = replace(settings, timeout_seconds=min(settings.timeout_seconds, 30))
-    return stores.open_store(quick, quick.bucket)
+    return stores._store(quick, quick.bucket)
 
 
 def _access() -> Iterator[Finding]:

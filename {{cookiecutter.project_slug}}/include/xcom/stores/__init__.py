@@ -27,9 +27,7 @@ __all__ = [
     "Store",
     "Stored",
     "checksum",
-    "forget_stores",
     "is_part",
-    "open_store",
     "own_store",
     "pieces",
     "runs_here",
@@ -44,7 +42,7 @@ def own_store() -> Store:
         SettingsError: The settings are incomplete or wrong.
     """
     settings = load_settings()
-    return open_store(settings, settings.bucket)
+    return _store(settings, settings.bucket)
 
 
 def store_of(uri: str) -> Store:
@@ -66,11 +64,11 @@ def store_of(uri: str) -> Store:
             uri=uri,
         )
     if uri.startswith(settings.root):
-        return open_store(settings, settings.bucket)
+        return _store(settings, settings.bucket)
     if uri.startswith("gs://"):
-        return open_store(settings, urlsplit(uri).netloc)
+        return _store(settings, urlsplit(uri).netloc)
     root = next(root for root in settings.read_uris if uri.startswith(root.rstrip("/") + "/"))
-    return open_store(settings, root.rstrip("/"))
+    return _store(settings, root.rstrip("/"))
 
 
 # One thread at a time: opening a store may ask Airflow for a connection, which before 3.2 mixes up the
@@ -78,15 +76,9 @@ def store_of(uri: str) -> Store:
 _opening = RLock()
 
 
-def open_store(settings: Settings, bucket: str) -> Store:
-    """Return the store of a bucket, or of a directory as ``file:///path``; one for each process."""
+def _store(settings: Settings, bucket: str) -> Store:
     with _opening:
         return _opened(settings, bucket, os.getpid())
-
-
-def forget_stores() -> None:
-    """Let the next call open stores anew, as tests need it."""
-    _opened.cache_clear()
 
 
 def _renew_lock() -> None:

@@ -24,8 +24,7 @@ __all__ = ["NotShownError", "ViewTimeoutError", "Viewed", "inspect"]
 
 _ROOT = str(Path(__file__).resolve().parents[3])
 _START = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    f"from {__package__}.child import main; main()"
+    f"import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {__package__}.child import main; main()"
 )
 _PARALLEL = 8
 # No settings, secrets or proxies: what a library needs to be found and to stay modest.

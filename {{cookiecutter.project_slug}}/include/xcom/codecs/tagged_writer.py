@@ -1,0 +1,497 @@
+"""Turn a value into tagged JSON: see ``tagged_json`` for the format."""
+
+from __future__ import annotations
+
+import base64
+import enum
+import json
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import UnsupportedTypeError
+from . import instances
+from .advice import advice_for
+from .base import Attachments, Change, Codec, Encoded, type_name
+from .classes import class_node, serde
+from .equality import difference
+from .plain_json import json_parts
+from .scalars import rule_for
+from .tagged_reader import FACTORIES, TaggedReader, from_text
+
+__all__ = ["PartCodec", "TaggedWriter", "to_text"]
+
+PartCodec = Callable[[type], Codec | None]
+"""Gives the codec of values that are stored in their own format, or None."""
+
+# Bytes up to here stand in the JSON as base64: a file of their own costs about 200 bytes.
+_MEMBER_BYTES = 1024
+_LARGEST_PLAIN_INT = 2**63
+# Lists of at least so many tuples of plain JSON are written as one table.
+_TABLE_ROWS = 16
+
+_AS_IS = frozenset({str, bool, type(None)})
+_SEQUENCES: dict[type, str] = {list: "", tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
+_ORDERED = frozenset({list, tuple})
+# As which Airflow's default stores instances of their subclasses, in its order.
+_BASES: tuple[Any, ...] = (list, dict, int, float, str)
+
+_Rule = Callable[[Any, Any], Any]
+
+
+def to_text(node: Any) -> bytes:
+    """Write tagged JSON as text."""
+    import orjson
+
+    try:
+        return orjson.dumps(node)
+    except orjson.JSONEncodeError:
+        # A lone surrogate, or nesting beyond 254.
+        return json.dumps(node, allow_nan=False, separators=(",", ":")).encode()
+
+
+class TaggedWriter:
+    """Writes one value; collects its parts, and what does not come back exactly.
+
+    Args:
+        part_codec: Tells what becomes a part; without it nothing does.
+        attachments: Takes the handles in the value; without it they are refused.
+
+    Attributes:
+        parts: Parts in their own formats, by file name.
+        has_handles: Whether there are handles in the value.
+    """
+
+    def __init__(self, part_codec: PartCodec | None = None, attachments: Attachments | None = None) -> None:
+        self.parts: list[tuple[str, Encoded]] = []
+        self.has_handles = False
+        self._part_codec = part_codec
+        self._attachments = attachments
+        # By the types before and after.
+        self._changes: dict[tuple[str, str], Change] = {}
+        self._rules: dict[type, _Rule] = {
+            bytes: self._bytes,
+            bytearray: self._bytes,
+            OrderedDict: self._ordered_dict,
+            Counter: self._counter,
+            defaultdict: self._defaultdict,
+            deque: self._deque,
+        }
+        self._names: dict[type, Any] = {}
+        # Classes of which an instance was seen to be the same when it is made again.
+        self._made_again: set[type] = set()
+        # How many models and dataclasses the value is in that is written just now.
+        self._models = 0
+        self._dataclasses = 0
+
+    def write(self, value: Any) -> Any:
+        """Return the tagged JSON of a value, as Python's dicts and lists.
+
+        Raises:
+            UnsupportedTypeError: With the attribute ``path``, the place within the value.
+        """
+        try:
+            return self._node(value)
+        except RecursionError:
+            raise UnsupportedTypeError(
+                "it contains itself, or is nested too deep; about 900 levels can be stored"
+            ) from None
+
+    def changes(self) -> tuple[Change, ...]:
+        """Return what does not come back exactly."""
+        return tuple(self._changes.values())
+
+    def _node(self, value: Any) -> Any:
+        # One Python frame per level of nesting and no comprehension (a frame of its own before
+        # Python 3.12): 500 levels must fit below the interpreter's limit of 1000. Scalars are told
+        # apart within the loops: a call for each would take three times as long.
+        kind = type(value)
+        at: Any = ""
+        known = before = len(self._changes)
+        try:
+            if kind is dict:
+                plain: dict[str, Any] = {}
+                for at, item in value.items():
+                    if type(at) is not str or at.startswith("$"):
+                        return {"$dict": self._pairs(value)}
+                    inner = type(item)
+                    if inner in _AS_IS or (inner is float and item - item == 0.0):
+                        plain[at] = item
+                    elif inner is int and -_LARGEST_PLAIN_INT <= item < _LARGEST_PLAIN_INT:
+                        plain[at] = item
+                    else:
+                        plain[at] = self._node(item)
+                        if len(self._changes) > known:
+                            known = self._place(known, f"[{_shown(at)}]")
+                return plain
+            tag = _SEQUENCES.get(kind)
+            if tag is not None:
+                if kind is list and len(value) >= _TABLE_ROWS:
+                    table = self._table(value)
+                    if table is not None:
+                        return table
+                items: list[Any] = []
+                for item in value:
+                    inner = type(item)
+                    if inner in _AS_IS or (inner is float and item - item == 0.0):
+                        items.append(item)
+                    elif inner is int and -_LARGEST_PLAIN_INT <= item < _LARGEST_PLAIN_INT:
+                        items.append(item)
+                    else:
+                        at = len(items)
+                        items.append(self._node(item))
+                        if len(self._changes) > known:
+                            known = self._place(known, f"[{at}]" if kind in _ORDERED else "{...}")
+                return self._sequence(items, kind, tag, known > before)
+        except UnsupportedTypeError as error:
+            inside = f"[{_shown(at)}]" if kind not in _SEQUENCES or kind in _ORDERED else "{...}"
+            error.path = f"{inside}{error.path}"
+            raise
+        if kind in _AS_IS or (kind is int and -_LARGEST_PLAIN_INT <= value < _LARGEST_PLAIN_INT):
+            return value
+        if kind is float and value - value == 0.0:
+            return value
+        rule = self._rules.get(kind)
+        if rule is None:
+            rule = self._rules[kind] = self._rule(value, kind)
+        return rule(value, kind)
+
+    # ------------------------------------------------------------------------------------ containers
+
+    def _sequence(self, items: list[Any], kind: type, tag: str, have_changed: bool) -> Any:
+        if kind not in _ORDERED:
+            # Not in the order of the process's hash seed.
+            items.sort(key=None if set(map(type, items)) in ({str}, {int}) else to_text)
+            if have_changed:
+                _refuse_collisions(items)
+        return items if kind is list else {tag: items}
+
+    def _pairs(self, value: dict[Any, Any]) -> list[list[Any]]:
+        pairs = []
+        known = before = len(self._changes)
+        for at, item in value.items():
+            try:
+                pairs.append([self._key(at), self._node(item)])
+            except UnsupportedTypeError as error:
+                error.path = f"[{_shown(at)}]{error.path}"
+                raise
+            known = self._place(known, f"[{_shown(at)}]")
+        if known > before:
+            _refuse_collisions([key for key, _ in pairs])
+        return pairs
+
+    def _key(self, key: Any) -> Any:
+        try:
+            return self._node(key)
+        except UnsupportedTypeError:
+            self._note("", type_name(type(key)), "str")  # As Airflow's default does with every key.
+            return str(key)
+
+    def _table(self, rows: list[Any]) -> dict[str, Any] | None:
+        """Return the node of a list of tuples of one kind that hold plain JSON; None for other lists."""
+        (kind, *others) = set(map(type, rows))
+        if others or not issubclass(kind, tuple) or (kind is not tuple and not _is_named(kind)):
+            return None
+        if kind.__dictoffset__ and any(map(vars, rows)):
+            return None
+        plain = list(map(list, rows))
+        if json_parts(plain) is None:
+            return None
+        return {"$rows": [None if kind is tuple else self._tuple_name(kind, "[0]", len(rows)), plain]}
+
+    def _ordered_dict(self, value: OrderedDict[Any, Any], kind: Any) -> Any:
+        return {"$OrderedDict": self._node(list(value.items()))}
+
+    def _counter(self, value: Counter[Any], kind: Any) -> Any:
+        return {"$Counter": self._node(list(value.items()))}
+
+    def _deque(self, value: deque[Any], kind: Any) -> Any:
+        return {"$deque": [value.maxlen, self._node(list(value))]}
+
+    def _defaultdict(self, value: defaultdict[Any, Any], kind: Any) -> Any:
+        factory = value.default_factory
+        name = getattr(factory, "__name__", "")
+        if factory is not None and FACTORIES.get(name) is not factory:
+            self._note("", f"collections.defaultdict of {name or factory!r:.60}", "dict")
+            return self._node(dict(value))
+        return {"$defaultdict": [name or None, self._node(list(value.items()))]}
+
+    # ---------------------------------------------------------------------------------------- leaves
+
+    def _rule(self, value: Any, kind: Any) -> _Rule:
+        """Return what writes values of a type; asked once for each type in a value."""
+        if self._part_codec is not None and self._part_codec(kind) is not None:
+            return self._part
+        if type_name(kind) == "numpy.ndarray":
+            return self._array
+        if rule_for(kind, in_model=True) is not None:
+            return self._scalar
+        if self._attachments is not None and self._attachments.node_of(value) is not None:
+            return self._handle
+        rule = self._class_rule(kind)
+        advice = advice_for(kind)
+        if advice is None:
+            return rule
+
+        def write(value: Any, kind: Any) -> Any:
+            try:
+                return rule(value, kind)
+            except UnsupportedTypeError:
+                raise UnsupportedTypeError(advice, type=type_name(kind)) from None
+
+        return write
+
+    def _class_rule(self, kind: Any) -> _Rule:
+        if issubclass(kind, enum.Enum):
+            return self._enum
+        if issubclass(kind, tuple) and _is_named(kind):
+            return self._namedtuple
+        if issubclass(kind, _BASES):
+            return self._subclass
+        if instances.has_state(kind):
+            return self._instance
+        if callable(getattr(kind, "serialize", None)):
+            return self._serialized
+        return self._airflow_form
+
+    def _bytes(self, value: bytes | bytearray, kind: type) -> dict[str, Any]:
+        if self._part_codec is not None and len(value) > _MEMBER_BYTES:
+            return self._part(value, kind)
+        return {f"${kind.__name__}": base64.b64encode(value).decode()}
+
+    def _array(self, value: Any, kind: type) -> dict[str, Any]:
+        from .numpy_arrays import NumpyCodec
+
+        return {"$array": base64.b64encode(b"".join(NumpyCodec().encode(value).parts)).decode()}
+
+    def _part(self, value: Any, kind: type) -> dict[str, Any]:
+        codec = self._part_codec(kind) if self._part_codec is not None else None
+        assert codec is not None, "this is the rule of types that have a codec"
+        part = codec.encode(value)
+        name = f"{len(self.parts)}.{part.extension}"
+        self.parts.append((name, part))
+        for change in part.changes:
+            self._note(*change)
+        return {"$part": [name, part.codec, part.version, part.type]}
+
+    def _handle(self, value: Any, kind: type) -> Any:
+        self.has_handles = True
+        return self._attachments.node_of(value) if self._attachments is not None else None
+
+    def _scalar(self, value: Any, kind: type) -> dict[str, Any]:
+        write = rule_for(kind, in_model=self._models > 0)
+        if write is None:
+            raise UnsupportedTypeError(
+                advice_for(kind) or "it is stored in models only", type=type_name(kind)
+            )
+        return write(value, self._note)
+
+    # --------------------------------------------------------------------------------------- classes
+
+    def _name(self, kind: type) -> Any:
+        """Return the node of a class; raise what ``class_node`` raises, and ask that once only."""
+        known = self._names.get(kind)
+        if known is None:
+            try:
+                known = class_node(kind)
+            except UnsupportedTypeError as error:
+                known = error
+            self._names[kind] = known
+        if isinstance(known, UnsupportedTypeError):
+            raise UnsupportedTypeError(str(known), type=known.type)
+        return known
+
+    def _enum(self, value: enum.Enum, kind: Any) -> Any:
+        try:
+            name = self._name(kind)
+        except UnsupportedTypeError:
+            if not isinstance(value, _BASES):
+                raise
+            self._note("", type_name(kind), type_name(type(value.value)))
+            return self._node(value.value)
+        if kind.__members__.get(value.name) is value:
+            return {"$enum": [name, value.name]}
+        return {"$flag": [name, self._node(value.value)]}
+
+    def _namedtuple(self, value: Any, kind: type) -> Any:
+        name, items = self._tuple_name(kind), self._node(list(value))
+        if name is None:
+            return {"$tuple": items}
+        extra = getattr(value, "__dict__", None)
+        return {"$namedtuple": [name, items, self._attributes(extra)] if extra else [name, items]}
+
+    def _tuple_name(self, kind: type, path: str = "", places: int = 1) -> Any:
+        """Return the name of a class of named tuples; None if they come back as tuples."""
+        try:
+            return self._name(kind)
+        except UnsupportedTypeError:
+            self._note(path, type_name(kind), "tuple", places)
+            return None
+
+    def _subclass(self, value: Any, kind: type) -> Any:
+        base = next(base for base in _BASES if isinstance(value, base))
+        self._note("", type_name(kind), base.__name__)
+        if base in (list, dict):
+            return self._node(list(value) if base is list else dict(value.items()))
+        return self._node(base.__str__(value) if base is str else base.__pos__(value))
+
+    def _instance(self, value: Any, kind: Any) -> Any:
+        """Write an instance by its state, or as Airflow's default makes it again where that fails."""
+        is_model, is_dataclass = instances.is_model(kind), hasattr(kind, "__dataclass_fields__")
+        try:
+            name = self._name(kind)
+        except UnsupportedTypeError:
+            if not (is_dataclass and self._dataclasses):
+                raise
+            self._note("", type_name(kind), "dict")  # As dataclasses.asdict() of the outer one does.
+            return self._node(instances.to_fields(value))
+        self._models += is_model
+        self._dataclasses += is_dataclass
+        try:
+            return self._exact_or_remade(value, kind, name)
+        finally:
+            self._models -= is_model
+            self._dataclasses -= is_dataclass
+
+    def _exact_or_remade(self, value: Any, kind: Any, name: Any) -> Any:
+        parts, changes = len(self.parts), dict(self._changes)
+        problem = None
+        try:
+            node = self._state(value, kind, name)
+            if self._changes == changes or not instances.is_model(kind):
+                return node
+        except UnsupportedTypeError as error:
+            problem = error
+        # A model may come back exactly through validation where its parts alone do not: a class in it
+        # need not be permitted.
+        inexact = self.parts[parts:], self._changes
+        del self.parts[parts:]
+        self._changes = changes
+        remade, is_same = self._remade(value, kind, name)
+        if remade is not None and (is_same or problem is not None):
+            if not is_same:
+                self._note("", type_name(kind), f"{type_name(kind)} as its constructor makes it")
+            return remade
+        if problem is not None:
+            raise problem
+        self.parts += inexact[0]
+        self._changes = inexact[1]
+        return node
+
+    def _state(self, value: Any, kind: Any, name: Any) -> Any:
+        state = instances.state_of(value)
+        if kind not in self._made_again:
+            try:
+                same = instances.same_state(instances.state_of(instances.make(kind, state)), state)
+            except Exception as error:  # Classes of others raise anything.
+                raise UnsupportedTypeError(
+                    f"it cannot be made again: {error!r:.200}", type=type_name(kind)
+                ) from error
+            if not same:
+                raise UnsupportedTypeError("it is another one when it is made again", type=type_name(kind))
+            self._made_again.add(kind)
+        if not instances.is_model(kind):
+            return {"$object": [name, self._attributes(state)]}
+        content = [name, self._attributes(state["__dict__"]), state["__pydantic_fields_set__"]]
+        extra, private = state["__pydantic_extra__"], state["__pydantic_private__"]
+        if extra is not None or private is not None:
+            content += [None if part is None else self._attributes(part) for part in (extra, private)]
+        return {"$model": content}
+
+    def _attributes(self, state: dict[str, Any]) -> Any:
+        known = len(self._changes)
+        try:
+            node = self._node(state)
+        except UnsupportedTypeError as error:
+            error.path = _as_attribute(error.path)
+            raise
+        if len(self._changes) > known:
+            for change in list(self._changes.values())[known:]:
+                self._changes[change.before, change.after] = change._replace(path=_as_attribute(change.path))
+        return node
+
+    def _remade(self, value: Any, kind: Any, name: Any) -> tuple[Any, bool]:
+        """Return the node of an instance that its constructor makes again, and whether that is the same.
+
+        The node is None if there is none.
+        """
+        parts, changes = len(self.parts), dict(self._changes)
+        try:
+            fields = instances.to_fields(value)
+            made = instances.from_fields(kind, fields)
+            return {"$made": [name, self._node(fields)]}, difference(value, made) is None
+        except Exception:  # Constructors of others raise anything.
+            del self.parts[parts:]
+            self._changes = changes
+            return None, False
+
+    def _serialized(self, value: Any, kind: Any) -> Any:
+        """Write what the class's own ``serialize()`` returns."""
+        name, version = self._name(kind), getattr(kind, "__version__", 0)
+        try:
+            node = self._node(value.serialize())
+            made = kind.deserialize(TaggedReader().read(from_text(to_text(node))), version)
+            is_same = difference(value, made) is None
+        except UnsupportedTypeError:
+            raise
+        except Exception as error:
+            raise UnsupportedTypeError(
+                f"its serialize() and deserialize() fail: {error!r:.200}", type=type_name(kind)
+            ) from error
+        if not is_same:
+            self._note("", type_name(kind), f"{type_name(type(made))} as its deserialize() makes it")
+        return {"$serialized": [name, version, node]}
+
+    def _airflow_form(self, value: Any, kind: type) -> Any:
+        """Write the form of one of Airflow's own serialisers, such as those of Kubernetes objects."""
+        name = type_name(kind)
+        try:
+            form = serde().serialize(value)
+            back = serde().deserialize(json.loads(json.dumps(form, allow_nan=False)))
+        except Exception:  # Serialisers of others raise anything.
+            raise UnsupportedTypeError(
+                "no codec has a form for it; return a dict, list, DataFrame, array or bytes", type=name
+            ) from None
+        if difference(value, back) is not None:
+            self._note("", name, f"{type_name(type(back))} as Airflow's serialiser makes it")
+        return {"$serde": form}
+
+    # --------------------------------------------------------------------------- what is not exact
+
+    def _note(self, path: str, before: str, after: str, places: int = 1) -> None:
+        known = self._changes.get((before, after))
+        if known is not None:
+            path, places = known.path, known.places + places
+        self._changes[before, after] = Change(path, before, after, places)
+
+    def _place(self, known: int, inside: str) -> int:
+        """Put the place of an item before the paths of changes that were noted within it."""
+        for change in list(self._changes.values())[known:]:
+            self._changes[change.before, change.after] = change._replace(path=f"{inside}{change.path}")
+        return len(self._changes)
+
+
+def _is_named(kind: type) -> bool:
+    return hasattr(kind, "_fields") and hasattr(kind, "_asdict")
+
+
+def _refuse_collisions(nodes: list[Any]) -> None:
+    try:
+        left = len({TaggedReader().read(node) for node in from_text(to_text(nodes))})
+    except TypeError:
+        left = 0  # Not hashable any more.
+    if left != len(nodes):
+        raise UnsupportedTypeError(
+            "two of its keys or members would become one without their classes; turn them into str"
+        )
+
+
+def _shown(key: Any) -> str:
+    text = repr(key)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _as_attribute(path: str) -> str:
+    """Turn ``['lines'][3]`` into ``.lines[3]``."""
+    head, _, rest = path[2:].partition("']")
+    return f".{head}{rest}" if path.startswith("['") else path
