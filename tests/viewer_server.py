@@ -135,11 +135,19 @@ class ViewerServer:
 
     def add(
         self, value: Any, task_id: str, key: str = "return_value", *, map_index: int = -1,
-        dag_id: str = "sales", run_id: str = "manual__1",
+        dag_id: str = "sales", run_id: str = "manual__1", run_after: str = NOW, **summary: Any,
     ) -> Any:  # fmt: skip
-        """Write an XCom as a task does, and return its row."""
+        """Write an XCom as a task does, and return its row.
+
+        Args:
+            summary: More facts of the reference's summary.
+        """
         row = self.store(value, dag_id, run_id, task_id, map_index, key)
-        self.add_row(row, task_id, key, map_index=map_index, dag_id=dag_id, run_id=run_id)
+        if summary:
+            row["__data__"] |= summary
+        self.add_row(
+            row, task_id, key, map_index=map_index, dag_id=dag_id, run_id=run_id, run_after=run_after
+        )
         return row
 
     def add_payload(
@@ -178,24 +186,33 @@ class ViewerServer:
 
     def add_row(
         self, row: Any, task_id: str, key: str = "return_value", *, map_index: int = -1,
-        dag_id: str = "sales", run_id: str = "manual__1",
+        dag_id: str = "sales", run_id: str = "manual__1", run_after: str = NOW,
     ) -> None:  # fmt: skip
         """Write a row, and what of a run and a task instance it needs."""
+        number = self.add_instance(
+            task_id, map_index=map_index, dag_id=dag_id, run_id=run_id, run_after=run_after
+        )
+        ids = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
         with self.database() as database:
-            run: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id}
-            insert(database, "dag_run", ignore=True, **run, state="success", run_after=NOW, logical_date=None,
-                   run_type="manual", start_date=NOW, end_date=NOW)  # fmt: skip
-            instance = {**run, "task_id": task_id, "map_index": map_index}
-            insert(database, "task_instance", ignore=True, id=uuid4().hex, **instance, state="success",
-                   task_display_name=task_id, try_number=1, operator="Python", start_date=NOW, end_date=NOW,
-                   pool="default_pool", pool_slots=1, executor_config=b"\x80\x04}\x94.")  # fmt: skip
+            insert(database, "xcom", **ids, dag_run_id=number, key=key, value=json.dumps(row), timestamp=NOW)
+
+    def add_instance(
+        self, task_id: str, state: str | None = "success", *, map_index: int = -1,
+        dag_id: str = "sales", run_id: str = "manual__1", run_after: str = NOW,
+    ) -> int:  # fmt: skip
+        """Write a task instance and its run unless they are there; return the number of the run."""
+        run: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id}
+        with self.database() as database:
+            insert(database, "dag_run", ignore=True, **run, state="success", run_after=run_after,
+                   logical_date=None, run_type="manual", start_date=run_after, end_date=run_after)  # fmt: skip
+            insert(database, "task_instance", ignore=True, id=uuid4().hex, **run, task_id=task_id,
+                   map_index=map_index, state=state, task_display_name=task_id, try_number=1, operator="Python",
+                   start_date=NOW, end_date=NOW, pool="default_pool", pool_slots=1,
+                   executor_config=b"\x80\x04}\x94.")  # fmt: skip
             found = database.execute(
                 "select id from dag_run where dag_id = ? and run_id = ?", (dag_id, run_id)
             )
-            (number,) = found.fetchone()
-            insert(
-                database, "xcom", **instance, dag_run_id=number, key=key, value=json.dumps(row), timestamp=NOW
-            )
+            return int(found.fetchone()[0])
 
     def database(self) -> sqlite3.Connection:
         """Open the metadata database."""

@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pandas as pd
+from include.xcom.reference import PayloadReference
 from viewer_server import HOSTILE, ViewerServer
 
 __all__ = ["DAG", "RUN", "fill"]
@@ -23,7 +24,8 @@ def fill(server: ViewerServer) -> None:
     server.add_dag(DAG)
     where = {"dag_id": DAG, "run_id": RUN}
     flights = _flights()
-    server.add(flights, "load", **where)
+    _add_history(server, flights)
+    server.add(flights, "load", **where, seconds=0.214, schema="5f1c09ab")
     server.add({"rows": len(flights), "year": 2013}, "load", "facts", **where)
     for index, month in enumerate(range(1, 5)):
         server.add(flights[flights["month"] == month], "split", map_index=index, **where)
@@ -55,6 +57,30 @@ def fill(server: ViewerServer) -> None:
             dag_id="hostile",
             run_id=RUN,
         )
+
+
+def _add_history(server: ViewerServer, flights: pd.DataFrame) -> None:
+    """Write four weeks of runs before the one that is shown; the last but one is stored, for comparing."""
+    random = np.random.default_rng(11)
+    for day in range(4, 32):
+        run = {
+            "dag_id": DAG,
+            "run_id": f"scheduled__2026-10-{day:02}",
+            "run_after": f"2026-10-{day:02} 06:00:00",
+        }
+        rows = int(39_000 + 45 * day + random.normal(0, 400))
+        if day in (13, 22):
+            server.add_instance("load", "failed" if day == 22 else "skipped", **run)
+        elif day == 31:
+            before = flights.drop(columns="distance").assign(flight=flights["flight"].astype("float64"))
+            server.add(before[:rows], "load", **run, seconds=0.208, schema="9e2d77c1")
+        else:
+            facts = {"rows": rows, "columns": 9, "seconds": round(0.2 + random.gamma(2, 0.01), 3)}
+            made = PayloadReference(
+                "gs://acme-xcom/o", "pandas.DataFrame", rows * 13, rows * 62, "pandas-frame", 1, "0" * 8, "1",
+                {**facts, "schema": "9e2d77c1"},
+            )  # fmt: skip
+            server.add_row(made.to_row(), "load", **run)
 
 
 def _counts(flights: pd.DataFrame) -> dict[str, int]:

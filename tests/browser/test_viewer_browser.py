@@ -112,11 +112,15 @@ def test_hostile_text_does_not_run(browser: Browser, server: ViewerServer, place
         server.path(f"task {text}", **where),
         server.path(f"task {text}", "none", **where),
         f"run/hostile/{quote(where['run_id'], safe='')}",
+        f"history/hostile/{quote(f'task {text}', safe='')}?key={quote(text, safe='')}",
+        f"compare/hostile/texts/-1?first={RUN}&second={RUN}&key={quote(f'frame {place}', safe='')}",
     ]
     for path in pages:
         browser.go(f"{server.url}/payload-viewer/{path}")
 
-        assert browser.run("document.title").startswith(("Payloads of ", "Nothing here"))
+        assert browser.run("document.title").startswith(
+            ("Payloads of ", "Not found", "History of ", "Comparison of ")
+        )
         assert browser.run("document.querySelectorAll('script, iframe, object, embed').length") == 1
         assert browser.run("document.querySelectorAll('[onerror], [onload], [onfocus]').length") == 0
         assert browser.run("document.querySelector('main').innerText.length") > 20
@@ -144,7 +148,7 @@ def test_hostile_text_does_not_run(browser: Browser, server: ViewerServer, place
 
 def test_picture_and_heat_map_are_shown(browser: Browser, server: ViewerServer) -> None:
     """Both have pixels; the policy of the page lets them through, and nothing else is refused."""
-    for task, name, size in (("plot", "picture", 480), ("correlation", "heat", 64)):
+    for task, name, size in (("plot", "image", 480), ("correlation", "heat", 64)):
         browser.go(f"{server.url}/payload-viewer/{_path(server, task)}")
         browser.wait(lambda name=name: browser.run(f"document.querySelector('img.{name}').complete"))
 
@@ -152,11 +156,15 @@ def test_picture_and_heat_map_are_shown(browser: Browser, server: ViewerServer) 
     assert [said for said in browser.said if "Content Security" in said] == []
 
 
-@pytest.mark.parametrize("task", ["load", "correlation", "plot", "report", ""])
+HISTORY = f"history/{DAG}/load"
+COMPARISON = f"compare/{DAG}/load/-1?first=scheduled__2026-10-31&second={RUN}"
+
+
+@pytest.mark.parametrize("task", ["load", "correlation", "plot", "report", "", HISTORY, COMPARISON])
 def test_narrow_window_does_not_scroll_sideways(browser: Browser, server: ViewerServer, task: str) -> None:
     """At 400 pixels the page fits; tables scroll within themselves."""
     browser.set_window(400, 800)
-    path = _path(server, task) if task else f"run/{DAG}/{RUN}"
+    path = task if "/" in task else _path(server, task) if task else f"run/{DAG}/{RUN}"
     browser.go(f"{server.url}/payload-viewer/{path}")
 
     assert _wide(browser, "document") <= 0
@@ -171,6 +179,7 @@ def test_page_can_be_used_by_keyboard_and_screen_reader(browser: Browser, server
     assert browser.run("[...document.querySelectorAll('h1, h2')].map((one) => one.textContent)") == [
         "Payloads of the task instance",
         "return_value",
+        "Last 29 runs",
     ]
     assert browser.run(
         "[...document.querySelectorAll('[role=region]')].every((one) => one.tabIndex === 0 && one.ariaLabel)"
@@ -200,13 +209,13 @@ def test_next_page_can_be_reached_by_keyboard(browser: Browser, server: ViewerSe
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("task", ["load", ""])
+@pytest.mark.parametrize("task", ["load", "", HISTORY, COMPARISON])
 def test_tables_are_tables_to_a_screen_reader(
     browser: Browser, server: ViewerServer, task: str, width: int
 ) -> None:
     """In a narrow window, too, where rows are drawn as blocks."""
     browser.set_window(width, 800)
-    path = _path(server, task) if task else f"run/{DAG}/{RUN}"
+    path = task if "/" in task else _path(server, task) if task else f"run/{DAG}/{RUN}"
     browser.go(f"{server.url}/payload-viewer/{path}")
     browser.call("Accessibility.enable")
     nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
@@ -227,6 +236,56 @@ def test_slice_of_an_array_is_chosen_by_its_number(browser: Browser, server: Vie
 
     browser.wait(lambda: "slice [ 2, :, : ]" in (browser.run(f"{INSIDE}?.body?.innerText") or ""))
     assert [said for said in browser.said if "Content Security" in said or "Blocked" in said] == []
+
+
+def test_tab_of_a_task_shows_its_history(browser: Browser, server: ViewerServer) -> None:
+    """Someone opens a task, clicks "XCom history", and compares the last two runs."""
+    browser.go(f"{server.url}/dags/{DAG}/tasks/load")
+    inside = "document.querySelector('iframe[title=\"XCom history\"]')?.contentDocument"
+    tab = "[...document.querySelectorAll('a')].find((link) => link.textContent.trim() === 'XCom history')"
+    browser.wait(lambda: browser.run(f"Boolean({tab})"))
+    browser.run(f"{tab}.click()")
+    browser.wait(lambda: browser.run(f"{inside}?.querySelectorAll('.figures svg').length") == 4)
+    labels = browser.run(f"[...{inside}.querySelectorAll('.figures svg')].map((one) => one.ariaLabel)")
+    assert labels[1] == "Columns over 29 runs: lowest 9, highest 10, last 10"
+    assert browser.run(f"{inside}.querySelectorAll('svg .failed').length") == 4
+    assert browser.run(f"{inside}.querySelectorAll('tbody tr').length") == 29
+
+    browser.run(
+        f"[...{inside}.querySelectorAll('tbody a')].find((one) => one.textContent === 'compare').click()"
+    )
+    browser.wait(lambda: "return_value in two runs" in (browser.run(f"{inside}?.body?.innerText") or ""))
+    first = browser.run(f"{inside}.querySelector('tbody').innerText")
+    assert "flight" in first and "type changed" in first and "double" in first and "int64" in first
+    assert [said for said in browser.said if "Content Security" in said or "Blocked" in said] == []
+
+
+def test_two_runs_are_chosen_by_keyboard(browser: Browser, server: ViewerServer) -> None:
+    """Key, number of runs, and both runs are fields of forms; Enter sends them."""
+    browser.go(f"{server.url}/payload-viewer/{HISTORY}")
+    browser.run("document.querySelector('select[name=first]').focus()")
+    _press(browser, "ArrowDown", 40)
+    chosen = browser.run("document.querySelector('select[name=first]').value")
+    assert chosen == "scheduled__2026-10-30"
+    browser.run("document.querySelector('form[action] button').focus()")
+    _press(browser, "Enter", 13, text="\r")
+
+    browser.wait(lambda: "in two runs" in (browser.run("document.body?.innerText") or ""))
+    assert "scheduled__2026-10-30" in browser.run("document.querySelector('.runs').innerText")
+
+
+def test_charts_are_dark_when_the_page_is(browser: Browser, server: ViewerServer) -> None:
+    """Lines, bands of failed runs and the page behind them can be told apart in both schemes."""
+    seen = {}
+    for scheme in ("light", "dark"):
+        browser.set_scheme(scheme)
+        browser.go(f"{server.url}/payload-viewer/{HISTORY}")
+        style = "(what, name) => getComputedStyle(document.querySelector(what))[name]"
+        wanted = (("svg .failed", "fill"), ("svg path", "stroke"), ("body", "backgroundColor"))
+        seen[scheme] = [browser.run(f"({style})('{what}', '{name}')") for what, name in wanted]
+
+    assert len(set(seen["light"])) == len(set(seen["dark"])) == 3
+    assert not set(seen["light"]) & set(seen["dark"])
 
 
 def _path(server: ViewerServer, task: str, dag_id: str = DAG) -> str:

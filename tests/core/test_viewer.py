@@ -28,10 +28,11 @@ from include.xcom import codecs
 from include.xcom.codecs.base import Encoded
 from include.xcom.errors import PayloadCorruptError, PayloadError, PayloadTooLargeError
 from include.xcom.settings import Settings, is_viewer_enabled
-from include.xcom.viewer import blob, charts, child, frame, limits, pages
+from include.xcom.viewer import blobs, charts, frame_files, limits, pages
+from include.xcom.viewer.describe import describe
 from include.xcom.viewer.inspector import ViewTimeoutError, inspect
-from include.xcom.viewer.pipe import PipedFile, Window
-from include.xcom.viewer.ranged import Held
+from include.xcom.viewer.pipe import PipedFile, Question, Window
+from include.xcom.viewer.sources import InMemory
 
 PROJECT = Path(codecs.__file__).parents[3]
 PLUGIN = PROJECT / "plugins" / "payload_viewer.py"
@@ -60,7 +61,7 @@ def encoded(value: Any, **settings: Any) -> tuple[str, bytes]:
 def described(value: Any, **question: Any) -> dict[str, Any]:
     """Describe a value as the viewer would find it in the store."""
     codec, payload = encoded(value)
-    return child.describe(Counted(payload), {"codec": codec, **question})
+    return describe(Counted(payload), Question(codec, **question))
 
 
 def parquet(table: pa.Table, **options: Any) -> bytes:
@@ -72,7 +73,7 @@ def parquet(table: pa.Table, **options: Any) -> bytes:
 
 def frame_of(payload: bytes, **question: Any) -> dict[str, Any]:
     """Describe a payload of a frame."""
-    return child.describe(Counted(payload), {"codec": "arrow-table", **question})
+    return describe(Counted(payload), Question("arrow-table", **question))
 
 
 # ---------------------------------------------------------------------------------------------- frames
@@ -96,7 +97,7 @@ TABLE = pa.table(
 def test_frame_tells_schema_rows_and_columns(frame_format: str) -> None:
     """Both file formats give the same description."""
     codec, payload = encoded(TABLE, frame_format=frame_format)
-    shown = child.describe(Counted(payload), {"codec": codec})
+    shown = describe(Counted(payload), Question(codec))
 
     assert (shown["kind"], shown["rows"], shown["column_count"]) == ("frame", 5, 8)
     assert [column["name"] for column in shown["columns"]] == TABLE.column_names
@@ -129,7 +130,7 @@ def test_frame_of_many_rows_reads_little(monkeypatch: pytest.MonkeyPatch) -> Non
     table = pa.table({f"c{place}": random.random(400_000) for place in range(4)})
     payload = parquet(table, row_group_size=100_000, data_page_size=64 * 1024, use_dictionary=False)
     file = Counted(payload)
-    shown = child.describe(file, {"codec": "arrow-table"})
+    shown = describe(file, Question("arrow-table"))
 
     assert len(shown["columns"]) < 4, "columns beyond the budget wait for their page"
     assert shown["sampled"] < 400_000 and not shown["columns"][0]["is_whole"]
@@ -157,16 +158,16 @@ def test_frame_is_sampled_all_over_the_file(frame_format: str, monkeypatch: pyte
 
     assert (sampled["sampled"], sampled["places"], sampled["can_be_whole"]) == (400, 4, True)
     assert (sampled["columns"][0]["min"], sampled["columns"][0]["max"]) == ("0", "6,099")
-    assert f"Of 400 of 8,000 rows: the first ones of 4 {name}, spread over the file." in render(sampled)
+    assert f"From 400 of 8,000 rows: the first ones of 4 {name}, spread over the file." in render(sampled)
     assert "≥</span> 6,099" in render(sampled) and "Read all rows" in render(sampled)
     assert (whole["sampled"], whole["columns"][0]["max"]) == (8000, "7,999")
-    assert "Of all 8,000 rows." in render(whole) and "≥" not in render(whole)
+    assert "From all 8,000 rows." in render(whole) and "≥" not in render(whole)
 
 
 def test_frame_too_large_to_be_read_whole_is_not_offered_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking for it all the same gives the sample."""
     monkeypatch.setattr(limits, "WHOLE_CELLS", 1000)
-    monkeypatch.setattr(limits, "ASKED_BYTES", 1000)
+    monkeypatch.setattr(limits, "REQUESTED_BYTES", 1000)
     shown = frame_of(parquet(pa.table({"place": range(80_000)})), whole=True)
 
     assert shown["sampled"] == limits.SAMPLE_ROWS and not shown["can_be_whole"]
@@ -176,11 +177,11 @@ def test_frame_too_large_to_be_read_whole_is_not_offered_so(monkeypatch: pytest.
 def test_frame_of_very_many_record_batches_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather than a number of rows that is wrong."""
     payload = arrow(pa.table({"place": range(40)}), 1)
-    monkeypatch.setattr(frame, "_MESSAGES", 41)
+    monkeypatch.setattr(frame_files, "_BATCHES", 40)
     assert frame_of(payload)["rows"] == 40
-    monkeypatch.setattr(frame, "_MESSAGES", 30)
+    monkeypatch.setattr(frame_files, "_BATCHES", 30)
 
-    with pytest.raises(PayloadTooLargeError, match="more than 30 record batches"):
+    with pytest.raises(PayloadTooLargeError, match="40 record batches; the limit is 30"):
         frame_of(payload)
 
 
@@ -201,7 +202,7 @@ def test_every_codec_summarizes_what_it_writes(name: str) -> None:
         ),
     }
     codec, payload = encoded(made[name]())
-    shown = inspect(Held(payload), {"codec": codec}).shown
+    shown = inspect(InMemory(payload), Question(codec))
 
     assert codec == name
     if name in ("pandas-frame", "polars-frame"):
@@ -215,19 +216,19 @@ def test_every_codec_summarizes_what_it_writes(name: str) -> None:
 
 def test_frame_that_is_one_row_group_is_paged_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deep rows cost what is before them, so a page of them has fewer columns; the note says why."""
-    monkeypatch.setattr(limits, "ASKED_BYTES", 5 * limits.MIB)
+    monkeypatch.setattr(limits, "REQUESTED_BYTES", 5 * limits.MIB)
     monkeypatch.setattr(limits, "WHOLE_CELLS", 1000)
     random = np.random.default_rng(1)
     table = pa.table({"place": range(400_000)} | {f"c{place}": random.random(400_000) for place in range(4)})
     payload = parquet(table, use_dictionary=False, data_page_size=64 * 1024)
     file = Counted(payload)
-    shown = child.describe(file, {"codec": "arrow-table", "row": 399_950})
+    shown = describe(file, Question("arrow-table", row=399_950))
 
     assert len(frame_of(payload)["columns"]) == 4
     assert 1 <= len(shown["columns"]) < 3
     assert [row[0] for row in shown["cells"]] == [str(place) for place in range(399_950, 400_000)]
     assert file.bytes_read < 8 * limits.MIB
-    assert "As many columns are shown as can be read" in render(shown)
+    assert "More columns would be too much to read" in render(shown)
     assert "column=1" in render(frame_of(payload, row=399_950, column=1)).replace(
         "&#39;column&#39;: ", "column="
     )
@@ -277,7 +278,7 @@ def test_frame_that_is_broken_is_refused_at_every_place(frame_format: str) -> No
 
     def refused(data: bytes) -> bool:
         try:
-            inspect(Held(data), {"codec": codec})
+            inspect(InMemory(data), Question(codec))
         except PayloadError:
             return True
         return False
@@ -335,7 +336,7 @@ def test_array_says_which_columns_of_a_slice_are_left_out(monkeypatch: pytest.Mo
     cut = described(np.zeros((1000, 2000)))
 
     assert thinned["heat"]["left_out"] == ["One row of 2 is shown", "One column of 4 is shown"]
-    assert cut["heat"]["left_out"][0] == "Of each row the first 916 of 2,000 columns are read"
+    assert cut["heat"]["left_out"][0] == "Only the first 916 of 2,000 columns are read"
     assert "the first 916 of 2,000 columns" in render(cut)
 
 
@@ -344,7 +345,7 @@ def test_array_that_is_large_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(limits, "ARRAY_BYTES", limits.MIB)
     codec, payload = encoded(np.arange(4_000_000, dtype=np.float64).reshape(2, 2000, 1000))
     file = Counted(payload)
-    shown = child.describe(file, {"codec": codec, "index": [1]})
+    shown = describe(file, Question(codec, index=[1]))
 
     assert 0 < shown["sampled"] < shown["count"]
     assert shown["heat"]["corner"][0][0] == "2,000,000"
@@ -379,7 +380,7 @@ def test_array_of_objects_is_not_opened() -> None:
     np.save(sink, np.array([{"a": 1}], dtype=object), allow_pickle=True)
 
     with pytest.raises(PayloadCorruptError, match="arrays of Python objects are not opened"):
-        child.describe(Counted(sink.getvalue()), {"codec": "npy"})
+        describe(Counted(sink.getvalue()), Question("npy"))
 
 
 def test_array_whose_header_lies_is_refused() -> None:
@@ -388,7 +389,7 @@ def test_array_whose_header_lies_is_refused() -> None:
     lie = payload.replace(b"(8,)", b"(9,)")
 
     with pytest.raises(PayloadCorruptError, match="do not fill shape"):
-        child.describe(Counted(lie), {"codec": "npy"})
+        describe(Counted(lie), Question("npy"))
 
 
 # ----------------------------------------------------------------------------------- trees and bundles
@@ -425,7 +426,7 @@ def test_tree_of_long_texts_is_shown(text: str, columns: int) -> None:
     """However many bytes a letter takes on its way to the page; what is cut is said."""
     record = {f"{text[:90]}{place}": text for place in range(columns)}
     records = json.dumps([record] * 100, ensure_ascii=False).encode(errors="surrogatepass")
-    shown = inspect(Held(records), {"codec": "json"}).shown
+    shown = inspect(InMemory(records), Question("json"))
 
     assert len(shown["records"]["cells"]) == 100
     assert shown["records"]["cells"][99][9][1] == "2,500 characters"
@@ -436,7 +437,7 @@ def test_tree_of_long_texts_is_shown(text: str, columns: int) -> None:
 def test_tree_does_not_build_what_tags_name() -> None:
     """Tags of the codec stay text: no class is imported or made."""
     text = json.dumps({"$object": ["os.system", {"command": "false"}], "when": {"$date": "2013-01-01"}})
-    shown = child.describe(Counted(text.encode()), {"codec": "tagged-json"})
+    shown = describe(Counted(text.encode()), Question("tagged-json"))
 
     assert shown["tree"]["inner"][0][0] == "$object"
     assert shown["tree"]["inner"][1][1] == {"t": "str", "v": "2013-01-01", "tag": "date"}
@@ -471,7 +472,7 @@ def test_bundle_lists_its_parts_and_opens_one() -> None:
     assert skeleton["tree"]["inner"][0][1] == {"t": "part", "v": "0.npy", "tag": "numpy.ndarray"}
     assert (array["kind"], array["shape"]) == ("array", ["3", "3"])
     assert described(value, part="1.parquet")["rows"] == 5
-    with pytest.raises(PayloadCorruptError, match="no part of that name"):
+    with pytest.raises(PayloadCorruptError, match="no part has this name"):
         described(value, part="../../etc/passwd")
 
 
@@ -482,7 +483,7 @@ def test_bundle_with_compressed_members_is_refused() -> None:
         archive.writestr("value.json", b"0" * 10_000_000)
 
     with pytest.raises(PayloadCorruptError, match="cut or compressed"):
-        child.describe(Counted(sink.getvalue()), {"codec": "tagged-json"})
+        describe(Counted(sink.getvalue()), Question("tagged-json"))
 
 
 # ----------------------------------------------------------------------------------------------- bytes
@@ -502,7 +503,7 @@ def test_bundle_with_compressed_members_is_refused() -> None:
 )
 def test_picture_is_told_by_its_first_bytes(head: bytes, kind: str | None) -> None:
     """Documents that can hold scripts are no pictures."""
-    assert blob.image_type(head) == kind
+    assert blobs.image_type(head) == kind
 
 
 def test_bytes_are_text_or_hexadecimal() -> None:
@@ -525,10 +526,10 @@ def render(shown: dict[str, Any]) -> str:
     """Make the part of a page that shows a payload."""
     environment = pages._environment()
     template = environment.from_string(
-        '[% import "parts.html" as parts with context %][[ parts[shown.kind](shown) ]]'
+        '[% import "parts.html" as parts with context %][[ parts.payload(shown, "") ]]'
     )
     link = lambda **query: "?" + str(query)  # noqa: E731
-    return template.render(shown=shown, link=link, picture="", limits=limits, key="a<b", part="")
+    return template.render(shown=shown, link=link, known={"key": "a<b", "part": ""})
 
 
 HOSTILE = [
@@ -633,10 +634,8 @@ def test_heat_map_is_a_picture_of_its_cells() -> None:
 def test_process_of_its_own_describes_a_payload() -> None:
     """What is asked through the pipe arrives."""
     codec, payload = encoded(TABLE)
-    viewed = inspect(Held(payload), {"codec": codec})
 
-    assert viewed.shown["rows"] == 5
-    assert 0 < viewed.bytes_read <= len(payload)
+    assert inspect(InMemory(payload), Question(codec))["rows"] == 5
 
 
 def test_process_that_needs_too_much_memory_is_an_error() -> None:
@@ -648,13 +647,13 @@ def test_process_that_needs_too_much_memory_is_an_error() -> None:
 
     assert len(payload) < 100_000
     with pytest.raises(PayloadError, match="memory"):
-        inspect(Held(payload), {"codec": "arrow-table"})
+        inspect(InMemory(payload), Question("arrow-table"))
 
 
 def test_process_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page says so; the process is gone."""
 
-    class Slow(Held):
+    class Slow(InMemory):
         def read(self, start: int, stop: int, seconds: float = 0) -> bytes:
             time.sleep(1.5)
             return super().read(start, stop)
@@ -663,7 +662,7 @@ def test_process_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -
     codec, payload = encoded(TABLE)
 
     with pytest.raises(ViewTimeoutError, match="more than 1 s"):
-        inspect(Slow(payload), {"codec": codec})
+        inspect(Slow(payload), Question(codec))
 
 
 def test_window_is_a_file_of_its_own() -> None:
@@ -685,7 +684,7 @@ module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 spent = time.process_time() - start
 plugin = module.PayloadViewerPlugin
-tabs = [view["name"] for view in plugin.external_views]
+tabs = [view["destination"] for view in plugin.external_views]
 print(spent, len(plugin.fastapi_apps), ",".join(tabs) or "-", *sorted(set(sys.modules) - before))
 assert module.has_tabs("3.1.0") and not module.has_tabs("3.0.6")
 """
@@ -708,7 +707,7 @@ def test_importing_the_plugin_imports_nothing_heavy() -> None:
     done = load_plugin()
     spent, apps, tabs, *names = done.stdout.splitlines()[-1].split()
 
-    assert (apps, tabs) == (("1", "Payloads,Payloads") if HAS_TABS else ("0", "-"))
+    assert (apps, tabs) == (("1", "task_instance,dag_run,task") if HAS_TABS else ("0", "-"))
     assert float(spent) < 0.05
     assert not {"pandas", "pyarrow", "numpy", "fastapi", "include.xcom.viewer"} & set(names)
 

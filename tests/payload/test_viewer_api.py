@@ -74,6 +74,14 @@ def _fill(server: ViewerServer) -> None:
     foreign = {**foreign, "__data__": {**foreign["__data__"], "uri": "file:///etc/passwd"}}
     server.add_row(foreign, "foreign")
     server.add_row({**foreign, "__data__": {"uri": 7}}, "malformed")
+    wider = frame.assign(carrier=1, month=7)
+    for day, value in (("01", frame), ("02", wider), ("03", wider[:900])):
+        run = {"run_id": f"daily {day}", "run_after": f"2026-10-{day} 00:00:00"}
+        server.add(value, "daily", **run, seconds=0.25, schema=f"{len(value.columns):08x}")
+        server.add(np.arange(5 + int(day)), "series", **run)
+    for state in ("failed", "skipped", "running", "success", None):
+        server.add_instance(f"is {state}", state)
+    server.add(frame, "lossy", inexact=2)
     server.add({"text": "x" * 40_000_000}, "long")
     _fill_hostile(server)
 
@@ -218,9 +226,9 @@ def test_references_out_of_the_deployment_are_not_followed(server: ViewerServer)
         server.get(server.path("foreign", "return_value", page=page)) for page in ("instance", "object")
     )
 
-    assert "This place may not be read" in page.text and "read_uris" in page.text
+    assert "XCom reference is not allowed" in page.text and "read_uris" in page.text
     assert file.status == 403
-    assert "This place may not be read" in file.text and "read_uris" in file.text
+    assert "XCom reference is not allowed" in file.text and "read_uris" in file.text
     assert "You may not read XComs of this Dag" not in page.text + file.text
     assert b"root:" not in page.body + file.body
     assert "malformed" in server.get(server.path("malformed")).text
@@ -280,7 +288,7 @@ def test_every_answer_has_its_headers(server: ViewerServer, name: str) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "json" not in answer.headers["content-type"] and b"Traceback" not in answer.body
     if status == 422:
-        assert "misspelt" in answer.text and ("key" in answer.text or "row" in answer.text)
+        assert "Invalid URL" in answer.text and ("key" in answer.text or "row" in answer.text)
 
 
 def test_answers_to_strangers_have_their_headers(server: ViewerServer) -> None:
@@ -449,14 +457,14 @@ def test_instance_lists_all_and_opens_the_return_value(server: ViewerServer) -> 
     assert "facts" in page and "in the database" in page
     assert f"{server.payloads.as_uri()}/xcom/sales/manual__1/load/-1/return_value/" in page
     for name, text in (
-        ("Kept as", "pandas-frame"),
-        ("Written", "2026-11-01 12:00:00 UTC"),
-        ("Stored", r"\d\.\d kB"),
-        ("In memory", r"\d+(\.\d)? kB"),
+        ("Codec", "pandas-frame"),
+        ("Timestamp", "2026-11-01 12:00:00 UTC"),
+        ("Size", r"\d\.\d KiB"),
+        ("In memory", r"\d+\.\d KiB"),
     ):
         assert re.search(f'data-label="{name}"[^>]*>{text}<', page), name
     assert "1,200 × 2" in page and "pandas.DataFrame" in page
-    assert "Of all 1,200 rows" in page and "1 to 100 of 1,200 rows" in page
+    assert "From all 1,200 rows" in page and "1 to 100 of 1,200 rows" in page
     assert page.count('<tr><th scope="row" class="place">') == 100
     assert "1100" in server.get(server.path("load", "return_value", row=1100)).text
     assert "flights" in server.get(server.path("load", "facts")).text
@@ -466,7 +474,7 @@ def test_instance_of_a_mapped_task_shows_its_own(server: ViewerServer) -> None:
     """The map index is part of the path; the placeholder that Airflow leaves stands for none."""
     assert "601 × 2" in server.get(server.path("mapped", map_index=2)).text
     assert "1,200 × 2" in server.get(server.path("load", map_index="{MAP_INDEX}")).text
-    assert "handed nothing on" in server.get(server.path("load", map_index=5)).text
+    assert "no such task instance" in server.get(server.path("load", map_index=5)).text
     assert server.get(server.path("load", map_index="x")).status == 404
 
 
@@ -483,7 +491,7 @@ def test_bundle_lists_its_parts(server: ViewerServer) -> None:
 @pytest.mark.parametrize(
     ("task", "words", "status"),
     [
-        pytest.param("gone", ["The payload is gone", "Clear the task", "lifecycle rule"], 404, id="missing"),
+        pytest.param("gone", ["XCom payload is gone", "Clear the task", "lifecycle rule"], 404, id="missing"),
         pytest.param("altered", ["not what was written", "CRC32C"], 409, id="altered"),
         pytest.param("altered_large", ["not what was written", "CRC32C"], 409, id="altered-large"),
     ],
@@ -511,7 +519,7 @@ def test_large_file_is_checked_by_its_size(tmp_path: Path, monkeypatch: pytest.M
     from include.xcom.settings import load_settings
     from include.xcom.stores import own_store
     from include.xcom.viewer import limits
-    from include.xcom.viewer.ranged import open_source
+    from include.xcom.viewer.sources import open_source
 
     monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", tmp_path.as_uri())
     monkeypatch.setattr(limits, "CHECKED_FILE_BYTES", 5_000_000)
@@ -533,21 +541,21 @@ def test_too_large_is_said_in_words(server: ViewerServer) -> None:
     """Tasks can read what the page does not open; it can be downloaded."""
     page = server.get(server.path("long"))
 
-    assert "Too large to look at here" in page.text and "data-download" in page.text
+    assert "Too large to show here" in page.text and "data-download" in page.text
 
 
 def test_what_is_not_there_is_said(server: ViewerServer) -> None:
     """A key that is gone, a Dag that never was."""
     assert server.get(server.path("load", "other")).status == 404
-    assert "handed nothing on" in server.get(server.path("never")).text
+    assert "no such task instance" in server.get(server.path("never")).text
     assert "No task of this run" in server.get("run/sales/other").text
 
 
 def test_run_is_sorted_by_size(server: ViewerServer) -> None:
     """The largest first, with a total; every row leads to its page."""
     page = server.get("run/sales/manual__1").text
-    sizes = re.findall(r'data-label="Stored" class="number">([^<]+)<', page)
-    units = {"B": 1, "kB": 1e3, "MB": 1e6}
+    sizes = re.findall(r'data-label="Size" class="number">([^<]+)<', page)
+    units = {"B": 1, "KiB": 2**10, "MiB": 2**20}
     numbers = [float(number) * units[unit] for number, unit in (size.split() for size in sizes)]
 
     assert numbers == sorted(numbers, reverse=True)
@@ -558,20 +566,20 @@ def test_run_is_sorted_by_size(server: ViewerServer) -> None:
 @pytest.mark.parametrize(
     ("sort", "head", "direction"),
     [
-        ("stored", "Stored", "descending"),
+        ("size", "Size", "descending"),
         ("memory", "In memory", "descending"),
         ("task", "Task", "ascending"),
         ("key", "Key", "ascending"),
         ("type", "Type", "ascending"),
-        ("written", "Written", "ascending"),
+        ("timestamp", "Timestamp", "ascending"),
     ],
 )
 def test_run_can_be_sorted(server: ViewerServer, sort: str, head: str, direction: str) -> None:
     """By every column; the table's head says by which, to a screen reader as well."""
     page = server.get(f"run/sales/manual__1?sort={sort}").text
     cells = re.findall(rf'data-label="{head}"[^>]*>(?:<a[^>]*>)?([^<]*)', page)
-    units = {"B": 1, "kB": 1e3, "MB": 1e6}
-    values: list[Any] = cells
+    units = {"B": 1, "KiB": 2**10, "MiB": 2**20}
+    values: list[Any] = [cell.strip() for cell in cells]
     if direction == "descending":
         values = [float(size.split()[0]) * units[size.split()[1]] for size in cells]
 
@@ -579,7 +587,7 @@ def test_run_can_be_sorted(server: ViewerServer, sort: str, head: str, direction
     assert values == sorted(values, reverse=direction == "descending")
     assert re.findall(r'aria-sort="(\w+)">([^<]+)<', page) == [(direction, head)]
     assert f'<a href="?sort={sort}" aria-current="true">' in page
-    assert 'aria-sort="descending">Stored<' in server.get("run/sales/manual__1?sort=nonsense").text
+    assert 'aria-sort="descending">Size<' in server.get("run/sales/manual__1?sort=nonsense").text
 
 
 def test_slice_of_an_array_can_be_asked_for(server: ViewerServer) -> None:
@@ -608,7 +616,149 @@ def test_airflow_lists_the_tabs(server: ViewerServer) -> None:
     assert [(view["name"], view["destination"]) for view in plugin["external_views"]] == [
         ("Payloads", "task_instance"),
         ("Payloads", "dag_run"),
+        ("XCom history", "task"),
     ]
+
+
+# ---------------------------------------------------------------------------------------------- history
+
+
+def test_history_is_a_page_and_json(server: ViewerServer) -> None:
+    """Of the references alone: the store is not asked, whatever became of the objects."""
+    page = server.get("history/sales/daily")
+    answer = server.get("history/sales/daily?runs=90", accept="application/json")
+    runs = json.loads(answer.body)["runs"]
+
+    assert page.status == 200 and "Rows over" in page.text and "schema changed" in page.text
+    assert (
+        'href="/payload-viewer/compare/sales/daily/-1?key=return_value&amp;first=daily+01&amp;second=daily+02"'
+        in page.text
+    )
+    daily = [run for run in runs if run["run_id"].startswith("daily")]
+    assert [run["measures"]["rows"] for run in daily] == [1200, 1200, 900]
+    assert daily[1]["changes"] == ["columns 2 → 3", "schema changed"]
+    assert (daily[0]["state"], daily[0]["run_after"][:10]) == ("success", "2026-10-01")
+    assert (
+        answer.headers["content-type"] == "application/json" and answer.headers["cache-control"] == "no-store"
+    )
+
+
+def test_history_of_the_opened_xcom_is_on_its_page(server: ViewerServer) -> None:
+    """Small charts, and a link to all of it."""
+    page = server.get(server.path("daily", run_id="daily 03")).text
+
+    assert 'aria-label="Rows over' in page
+    assert 'href="/payload-viewer/history/sales/daily?key=return_value">History</a>' in page
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("history/sales/never", "None of the last 30 runs has an XCom"),
+        ("history/sales/daily?key=other", "None of the last 30 runs has an XCom"),
+        ("history/none/daily?map_index=x&runs=-5", "None of the last 1 runs has an XCom"),
+        ("history/sales/malformed?runs=9999", "malformed"),
+        ("history/sales/mapped", "The task is mapped: the charts show the sum of all map indexes."),
+    ],
+)
+def test_history_of_anything_is_a_page(server: ViewerServer, path: str, words: str) -> None:
+    """A task that never was, a Dag that is gone, a row that is malformed, a query that somebody made up."""
+    page = server.get(path)
+
+    assert page.status == 200 and words in page.text
+    assert "Traceback" not in page.text
+
+
+@needs_teams
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_history_and_comparison_need_the_permission_of_the_tab(server: ViewerServer, accept: str) -> None:
+    """As everything of the Dag."""
+    for path in ("history/sales/daily", "compare/sales/daily/-1?first=daily+01&second=daily+02"):
+        assert server.get(path, "vera", accept=accept).status == 200
+        for user, status in (("rolf", 403), (None, 401)):
+            answer = server.get(path, user, accept=accept)
+            assert answer.status == status and "carrier" not in answer.text and "daily 01" not in answer.text
+
+
+def test_two_runs_are_compared_by_content(server: ViewerServer) -> None:
+    """Columns that were added, removed or changed come first, then the others; the first rows of both."""
+    page = server.get("compare/sales/daily/-1?first=daily+01&second=daily+03").text
+    columns = re.findall(r'rowspan="2">([^<]+)<span class="type">([^<]*)<', page)
+
+    assert columns == [("carrier", "type changed"), ("month", "added"), ("delay", "")]
+    assert "<b>1,200</b> rows, <b>2</b> columns" in page and "<b>900</b> rows, <b>3</b> columns" in page
+    assert page.count('<tr><th scope="row" class="place">') == 20
+    assert "<li>daily 01</li><li>daily 03</li>" in page
+
+
+def test_comparison_of_other_payloads_shows_both(server: ViewerServer) -> None:
+    """Arrays, a payload that is gone, a run that has none."""
+    arrays = server.get("compare/sales/series/-1?first=daily+01&second=daily+03")
+    gone = server.get("compare/sales/gone/-1?first=manual__1&second=manual__1")
+    none = server.get("compare/sales/daily/-1?first=daily+01&second=manual__1")
+
+    assert "<b>6</b> of <b>int64</b>" in arrays.text and "<b>8</b> of <b>int64</b>" in arrays.text
+    assert gone.status == 200 and gone.text.count('role="alert"') == 2
+    assert none.status == 404 and "no XCom with this key" in none.text
+    assert server.get("compare/sales/daily/-1?first=daily+01").status == 422
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("is failed", "The task failed (try 1), so its return value was not stored."),
+        ("is failed", "in the group &#34;Post Execute&#34;"),
+        ("is skipped", "The task did not run: its state is skipped."),
+        ("is running", "The task has not finished: its state is running."),
+        ("is success", "it returned None, has do_xcom_push=False, or its XComs were deleted"),
+        ("is None", "The task has not run yet."),
+        ("was never there", "This Dag run has no such task instance."),
+    ],
+)
+def test_page_without_xcoms_says_why(server: ViewerServer, task: str, words: str) -> None:
+    """As far as the state of the task instance tells."""
+    assert words in server.get(server.path(task)).text
+
+
+def test_inexact_payload_is_called_so(server: ViewerServer) -> None:
+    """In the lists and on its page, with what that means."""
+    page = server.get(server.path("lossy")).text
+
+    assert page.count('<span class="badge">inexact</span>') == 2
+    assert (
+        "have no exact form" in page and "Airflow&#39;s default" not in server.get(server.path("load")).text
+    )
+    assert '<span class="badge">inexact</span>' in server.get("run/sales/manual__1").text
+
+
+@pytest.mark.parametrize(
+    ("text", "tasks"),
+    [
+        ("MAPPED", {"mapped"}),
+        ("facts", {"load"}),
+        ("l%d", set()),
+        ("_large", {"altered_large"}),
+        ("<b>", set()),
+    ],
+)
+def test_run_is_filtered_by_task_or_key(server: ViewerServer, text: str, tasks: set[str]) -> None:
+    """In any case; the characters of SQL's patterns are characters."""
+    page = server.get(f"run/sales/manual__1?contains={quote(text)}&sort=key").text
+    found = re.findall(r'data-label="Task"><a href="[^"]*">([^<]+)<', page)
+
+    assert set(found) == tasks
+    assert ("No task id or key contains this text." in page) == (not tasks)
+    assert "<b>" not in re.sub("<b>[0-9,]+</b>", "", page)
+    assert f'href="?sort=task&amp;contains={quote(text)}"' in page
+
+
+def test_instance_is_filtered_by_key(server: ViewerServer) -> None:
+    """The opened XCom stays open."""
+    page = server.get(server.path("hostile", "frame 3", contains="FRAME 1", sort="size")).text
+    keys = re.findall(r'data-label="Key"><a href="[^"]*"[^>]*>([^<]+)<', page)
+
+    assert keys == ["frame 1"]
+    assert '<h2 id="opened">frame 3</h2>' in page and 'aria-sort="descending">Size<' in page
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -665,7 +815,7 @@ def test_large_parquet_is_read_by_ranges(gcs_server: Any, tmp_path: Path) -> Non
         f"{memory.growth / 1e6:.0f} MB at most"
     )
     assert size > 200_000_000
-    assert "generation, and the size and CRC32C that the bucket states" in page
+    assert "generation, size, and CRC32C, as stated by the bucket" in page
     assert page.count('<th scope="row" class="place">') == 100
     assert len(sent) == 4 * len(cost) and sum(cost) < 10_000_000
     assert int(re.search(r"bytes=(\d+)", line)[1]) < sum(cost)  # type: ignore[index]

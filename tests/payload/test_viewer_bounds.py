@@ -18,9 +18,10 @@ from include.xcom.errors import ReferenceNotAllowedError
 from include.xcom.reference import Coordinates, PayloadReference, object_name
 from include.xcom.settings import load_settings
 from include.xcom.stores import own_store
-from include.xcom.viewer import app, limits, rows
-from include.xcom.viewer.ranged import Held, Tally, open_source
+from include.xcom.viewer import app, history, limits, rows
+from include.xcom.viewer.history import History
 from include.xcom.viewer.rows import Row
+from include.xcom.viewer.sources import InMemory, Tally, open_source
 from starlette.testclient import TestClient
 
 OWNER = Coordinates("sales", "run", "load", -1, "return_value")
@@ -28,7 +29,7 @@ PATH = "sales/run/load/-1?key=return_value"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(3000)
 
 
-class Counting(Held):
+class Counting(InMemory):
     """Bytes in memory that count what is asked of them."""
 
     asked = 0
@@ -64,8 +65,9 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Any:
     def show(data: bytes, codec: str = "bytes") -> Counting:
         source = Counting(data)
         reference = PayloadReference("gs://b/o", codec, len(data), len(data), codec, 1, "0" * 8, "1")
-        row = Row("load", -1, "return_value", None, 500, None, reference, None)
-        monkeypatch.setattr(rows, "of_instance", lambda *ids: [row])
+        row = Row("run", "load", -1, "return_value", None, 500, None, reference)
+        monkeypatch.setattr(rows, "of_instance", lambda ids: [row])
+        monkeypatch.setattr(history, "read_history", lambda *ids, **what: History([], False, False))
         monkeypatch.setattr(app, "open_source", lambda *what: source)
         return source
 
@@ -180,7 +182,7 @@ def test_zip_file_with_a_huge_directory_is_too_large(client: TestClient, show: A
     answer = client.get(f"/image/{PATH}&part=0.bin")
 
     assert answer.status_code == 413
-    assert "would have to be read for this page" in answer.text
+    assert "would read more than 64.0 MiB" in answer.text
     assert source.asked <= limits.READ_BYTES
 
 
@@ -208,18 +210,18 @@ def test_picture_beyond_the_limit_is_said_to_be_too_large(
     answer = client.get(f"/image/{PATH}")
 
     assert answer.status_code == 413
-    assert "Too large to look at here" in answer.text and "3,008 bytes" in answer.text
+    assert "Too large to show here" in answer.text and "2.9 KiB" in answer.text
     assert source.asked == 0
 
 
 def test_value_that_is_too_long_is_no_file(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The download says so in words."""
-    row = Row("load", -1, "return_value", None, 10**8, None, None, None)
+    row = Row("run", "load", -1, "return_value", None, 10**8, None)
     monkeypatch.setattr(rows, "of_instance", lambda *ids: [row])
     answer = client.get(f"/object/{PATH}")
 
     assert answer.status_code == 413
-    assert answer.text.startswith("Too large to look at here. The row holds 100,000,000 characters of JSON")
+    assert answer.text.startswith("Too large to show here. The database row holds 95.4 MiB of JSON")
 
 
 # --------------------------------------------------------------------------------------- how many at once
@@ -230,7 +232,7 @@ def test_full_house_is_said_in_words(client: TestClient, show: Any, monkeypatch:
     monkeypatch.setattr(limits, "WAIT_SECONDS", 1.0)
     show(PNG)
     for _ in range(limits.VIEWS_AT_ONCE):
-        app._views.take()
+        app._views.acquire()
     try:
         with ThreadPoolExecutor(12) as pool:
             began = time.monotonic()
@@ -244,7 +246,7 @@ def test_full_house_is_said_in_words(client: TestClient, show: Any, monkeypatch:
             answers = list(pool.map(ask, ["instance", "image"] * 6))
     finally:
         for _ in range(limits.VIEWS_AT_ONCE):
-            app._views.give_back()
+            app._views.release()
 
     assert {answer.status_code for answer in answers} == {503}
     assert all("Try again in a few seconds" in answer.text for answer in answers)
@@ -262,15 +264,15 @@ def test_download_waits_for_its_place_before_the_store_is_asked(
     opened: list[Any] = []
     monkeypatch.setattr(app, "open_source", lambda *what: opened.append(what))
     for _ in range(limits.DOWNLOADS_AT_ONCE):
-        app._downloads.take()
+        app._downloads.acquire()
     try:
         answer = client.get(f"/object/{PATH}")
     finally:
         for _ in range(limits.DOWNLOADS_AT_ONCE):
-            app._downloads.give_back()
+            app._downloads.release()
 
     assert (answer.status_code, opened) == (503, [])
-    assert answer.text.startswith("Busy. Many payloads")
+    assert answer.text.startswith("Busy. Too many payloads")
 
 
 def test_store_that_hangs_holds_a_view_for_its_time_only(
@@ -294,7 +296,7 @@ def test_store_that_hangs_holds_a_view_for_its_time_only(
     answer = client.get(f"/instance/{PATH}")
     spent = time.monotonic() - began
     try:
-        assert "It took too long" in answer.text and "data-download" in answer.text
+        assert "Took too long" in answer.text and "data-download" in answer.text
         assert spent < 4
         assert all(0 < one <= 1.5 for one in allowed)
         asked = set(children) - before
@@ -339,7 +341,7 @@ def test_what_nobody_thought_of_is_a_page_of_ours(
     answer = client.get(f"/instance/{PATH}")
 
     assert answer.status_code == 500
-    assert "The viewer has failed" in answer.text and "secret" not in answer.text
+    assert "The viewer failed" in answer.text and "secret" not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"] == "no-store"
 
@@ -358,7 +360,7 @@ def test_view_that_fails_is_one_line_in_the_log(
     client: TestClient, show: Any, monkeypatch: pytest.MonkeyPatch, page: str, fail: str, outcome: str
 ) -> None:
     """Whatever the reason, and on whatever page."""
-    from include.xcom.viewer import journal
+    from include.xcom.viewer import views
     from structlog.testing import capture_logs
 
     show(b"text")
@@ -369,14 +371,14 @@ def test_view_that_fails_is_one_line_in_the_log(
     if fail in ("open", "crash"):
         monkeypatch.setattr(app, "open_source", refuse)
     if fail == "busy":
-        places = app.Places(1)
-        places.take()
+        places = app.Throttle(1)
+        places.acquire()
         monkeypatch.setattr(limits, "WAIT_SECONDS", 0.1)
         monkeypatch.setattr(app, "_downloads" if page == "object" else "_views", places)
     with capture_logs() as lines:
-        monkeypatch.setattr(journal, "log", journal.structlog.get_logger("test"))
+        monkeypatch.setattr(views, "log", views.structlog.get_logger("test"))
         client.get(f"/{page}/{PATH}")
-    events = {"instance": "viewed", "object": "downloaded", "image": "picture sent"}
+    events = {"instance": "viewed", "object": "downloaded", "image": "image sent"}
     expected = outcome if fail != "read" or page == "image" else {"instance": "shown", "object": "sent"}[page]
 
     assert [(line["event"], line["outcome"]) for line in lines] == [
@@ -388,7 +390,7 @@ def test_view_that_is_late_is_called_so_in_the_log(
     client: TestClient, show: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not by what it waited for."""
-    from include.xcom.viewer import journal
+    from include.xcom.viewer import views
     from structlog.testing import capture_logs
 
     source = show(PNG)
@@ -396,7 +398,7 @@ def test_view_that_is_late_is_called_so_in_the_log(
     source.read = lambda *span: is_over.wait(20) and b""  # type: ignore[method-assign]
     monkeypatch.setattr(limits, "VIEW_SECONDS", 1.0)
     with capture_logs() as lines:
-        monkeypatch.setattr(journal, "log", journal.structlog.get_logger("test"))
+        monkeypatch.setattr(views, "log", views.structlog.get_logger("test"))
         client.get(f"/instance/{PATH}")
     is_over.set()
 
@@ -407,12 +409,13 @@ def test_line_of_the_log_holds_no_control_character(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever writes the line, as text or as JSON; and an id of any length leaves it short."""
-    from include.xcom.viewer import journal
+    from include.xcom.viewer import views
     from structlog.testing import capture_logs
 
-    monkeypatch.setattr(rows, "of_instance", lambda *ids: [])
+    monkeypatch.setattr(rows, "of_instance", lambda ids: [])
+    monkeypatch.setattr(rows, "instance_of", lambda ids: None)
     with capture_logs() as lines:
-        monkeypatch.setattr(journal, "log", journal.structlog.get_logger("test"))
+        monkeypatch.setattr(views, "log", views.structlog.get_logger("test"))
         client.get(f"/instance/sales/run/a%1Bb%C2%85c%E2%80%A8d/-1?key=%0A{'k' * 2000}")
     (line,) = lines
 
@@ -427,5 +430,5 @@ def test_bundle_that_is_none_has_no_picture(client: TestClient, show: Any) -> No
     answer = client.get(f"/image/{PATH}&part=0.bin")
 
     assert answer.status_code == 422
-    assert "It cannot be shown here" in answer.text and "not a zip file" in answer.text
+    assert "Cannot be shown here" in answer.text and "not a zip file" in answer.text
     assert "altered" not in answer.text

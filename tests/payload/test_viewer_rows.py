@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from include.xcom.reference import PayloadReference
 from include.xcom.viewer import limits, pages, rows
-from include.xcom.viewer.app import Ids
+from include.xcom.viewer.ids import Ids
 from postgres import postgres_server
 from sqlalchemy import create_engine, insert, text
 from sqlalchemy.engine import Engine
@@ -82,7 +82,7 @@ def database(
         connection.execute(text("DROP TABLE IF EXISTS xcom"))
         connection.execute(text(TABLE.format(**types)))
     made = Database(engine)
-    monkeypatch.setattr(rows, "_session", made.session)
+    monkeypatch.setattr(rows, "open_session", made.session)
     yield made
     engine.dispose()
 
@@ -99,17 +99,17 @@ def test_run_keeps_the_largest_and_adds_up_all(database: Database, monkeypatch: 
     sizes = [7 * 10**9, *range(1000, 1060), 3 * 10**9, *range(2000, 2040)]
     database.add_many([(reference(size), f"task {place}", "k", -1) for place, size in enumerate(sizes)])
     database.add_many([("x" * 900, "inline", f"{place}", -1) for place in range(5)])
-    listing = rows.of_run("sales", "run")
+    listing = rows.of_run(Ids("sales", "run"))
 
     assert [row.stored_bytes for row in listing.rows] == sorted(sizes, reverse=True)[:20]
     assert listing.count == len(sizes) + 5
     assert listing.payloads == len(sizes)
     assert listing.stored_bytes == sum(sizes) + 5 * 902
     assert listing.raw_bytes == 10 * len(sizes) + 5 * 902
-    page = pages.run(root="", ids=Ids("sales", "run"), listing=listing, sort="task").render()
-    assert "The 20 largest of 107 XComs are listed; the totals are of all." in page
+    page = pages.run(root="", ids=Ids("sales", "run"), listing=listing, sort="task", contains="").render()
+    assert "The 20 largest of 107 XComs are listed; the totals include all." in page
     assert page.count('<svg class="bar"') == 20
-    assert "7.0 GB" in page and "10.0 GB" in page
+    assert "6.5 GiB" in page and "9.3 GiB" in page
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ def test_row_that_claims_an_impossible_size_does_not_break_the_run(
     database.add(row, "hostile")
     for most in (limits.RUN_ROWS, 2):
         monkeypatch.setattr(limits, "RUN_ROWS", most)
-        listing = rows.of_run("sales", "run")
-        page = pages.run(root="", ids=Ids("sales", "run"), listing=listing, sort="stored").render()
+        listing = rows.of_run(Ids("sales", "run"))
+        page = pages.run(root="", ids=Ids("sales", "run"), listing=listing, sort="size", contains="").render()
 
         assert listing.count == 2
         assert 0 < listing.stored_bytes <= limits.LARGEST_BYTES + 20_000
-        assert "5.0 kB" in page and "hostile" in page
+        assert "4.9 KiB" in page and "hostile" in page
 
 
 @pytest.mark.parametrize("value", [None, 5, "text", [1], {"bytes": 9}, {"__data__": {"bytes": 10**9}}, 0.5])
@@ -150,7 +150,7 @@ def test_values_count_by_their_length(
     """What only looks like a part of a reference is a value."""
     monkeypatch.setattr(limits, "RUN_ROWS", 1)
     database.add(value)
-    listing = rows.of_run("sales", "run")
+    listing = rows.of_run(Ids("sales", "run"))
 
     assert (listing.count, listing.payloads) == (1, 0)
     assert listing.stored_bytes == listing.rows[0].characters < 40
@@ -174,13 +174,13 @@ def test_text_is_fetched_of_the_opened_key_only(tmp_path: Path, monkeypatch: pyt
     with engine.begin() as connection:
         connection.execute(text(TABLE.format(json="JSON", time="TIMESTAMP")))
     database = Database(engine)
-    monkeypatch.setattr(rows, "_session", database.session)
+    monkeypatch.setattr(rows, "open_session", database.session)
     for place in range(20):
         database.add("x" * 3 * MIB, key=f"{place}")
-    found = rows.of_instance("sales", "run", "load", -1)
+    found = rows.of_instance(Ids("sales", "run", "load"))
 
     assert len(found) == 20 and fetched < 20_000
-    opened = rows.with_text(found[7], "sales", "run")
+    opened = rows.with_text(found[7], "sales")
     assert opened.text == json.dumps("x" * 3 * MIB) and opened.type == "str"
     assert fetched < 3 * MIB + 20_000
     engine.dispose()
@@ -192,9 +192,9 @@ def test_value_beyond_what_is_looked_at_stays_in_the_database(
     """It is listed by its length."""
     monkeypatch.setattr(limits, "INLINE_BYTES", 20_000)
     database.add("x" * 30_000)
-    (row,) = rows.of_instance("sales", "run", "load", -1)
+    (row,) = rows.of_instance(Ids("sales", "run", "load"))
 
-    assert rows.with_text(row, "sales", "run").text is None
+    assert rows.with_text(row, "sales").text is None
     assert (row.stored_bytes, row.type) == (30_002, "JSON")
 
 
@@ -204,11 +204,11 @@ def test_newest_of_several_rows_of_one_key_is_shown(database: Database) -> None:
         database.add(value)
     database.add("long", key="other")
     database.add("longer" * 2000, key="other")
-    first, other = rows.of_instance("sales", "run", "load", -1)
+    first, other = rows.of_instance(Ids("sales", "run", "load"))
 
     assert first.text == '"third"'
-    assert rows.with_text(other, "sales", "run").text == json.dumps("longer" * 2000)
-    of_run = {row.key: row for row in rows.of_run("sales", "run").rows}
+    assert rows.with_text(other, "sales").text == json.dumps("longer" * 2000)
+    of_run = {row.key: row for row in rows.of_run(Ids("sales", "run")).rows}
     assert of_run["return_value"].text == '"third"' and len(of_run) == 2
 
 
@@ -216,6 +216,6 @@ def test_value_that_is_nested_beyond_measure_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python's own reader of JSON gives up on it."""
-    row = rows._row("load", -1, "return_value", None, 8000, "[" * 4000 + "]" * 4000)
+    row = rows._row("run", "load", -1, "return_value", None, 8000, "[" * 4000 + "]" * 4000)
 
-    assert (row.reference, row.problem, row.type, row.stored_bytes) == (None, None, "JSON", 8000)
+    assert (row.reference, row.problem, row.type, row.stored_bytes) == (None, "", "JSON", 8000)

@@ -1,4 +1,4 @@
-"""Add the tab "Payloads" to task instances and Dag runs in Airflow's UI.
+"""Add the tabs "Payloads" of task instances and Dag runs and "XCom history" of tasks to Airflow's UI.
 
 Every component of Airflow loads this file, so it imports next to nothing. The API server imports the
 pages at the first request. ``[gcs_xcom] viewer = false`` switches them off; Airflow 3.0 has no such
@@ -73,5 +73,11 @@ if has_tabs(__version__) and is_viewer_enabled():
             "href": PREFIX[1:] + "/run/{DAG_ID}/{RUN_ID}",
             "destination": "dag_run",
             "url_route": "run_payloads",
+        },
+        {
+            "name": "XCom history",
+            "href": PREFIX[1:] + "/history/{DAG_ID}/{TASK_ID}",
+            "destination": "task",
+            "url_route": "xcom_history",
         },
     ]

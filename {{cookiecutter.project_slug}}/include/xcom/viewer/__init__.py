@@ -1,20 +1,17 @@
-"""The payload viewer: pages within Airflow's UI that show what a task handed on.
+"""The payload viewer: pages in Airflow's UI that show what is behind a reference.
 
-``plugins/payload_viewer.py`` names them to Airflow; nothing here is imported before the first
-request. How a page is made::
+``plugins/payload_viewer.py`` registers them with Airflow, which imports this package at the first request::
 
-    app         who asks, for which XCom, may they?     Airflow's auth manager
-      places    how many at a time                       the others wait a little, or come back
-      journal   one line of the log for each view        who, which XCom, how many bytes, how it ended
-    rows        the rows of the metadata database
-    ranged      ranges of a stored object                its own XCom's; allow-list and stores of tasks
-    inspector   starts a process for one payload         limits: time, memory, bytes, number
-      child       reads ranges through its pipe, and asks the payload's codec to summarize it
-        frame, array, tree, blob, bundle: what the codecs say, as plain JSON
-    pages       HTML of that description, everything escaped
+    app           permission, routes; ids from the path, answers with their headers
+      views       a few views at a time, one line of the log for each
+    rows, history rows of the metadata database; one XCom over its runs
+    sources       the bytes of a stored object, and what was checked of them
+    inspector     starts a child process for one payload, with limits of time, memory, and bytes
+      child       asks for ranges through a pipe, and describes the payload as plain JSON
+        describe  which function does it for which codec: frames, arrays, trees, blobs
+    pages         HTML of that description, with charts; everything is escaped
 
-A payload is hostile until proven otherwise. It is decoded in a process of its own that is given no
-settings and nothing but ranges of the one object, and has limits of memory and time: if a library
-falls over broken bytes, that process ends, and the API server says so. This protects from crashes
-and from size. It is no wall against code: the process runs as the same user as the API server.
+A payload is hostile until proven otherwise. The child process is given no settings and nothing but ranges
+of the one object. If a library crashes over broken bytes, that process ends, and the page says so. This
+protects the API server from crashes and large values. It is not a sandbox: the child runs as the same user.
 """

@@ -1,150 +1,74 @@
-"""The pages and files of the payload viewer, as an application that Airflow's API server mounts.
+"""The viewer's pages and files, as an application that Airflow's API server mounts.
 
-Every request is checked by Airflow's own auth manager for reading XComs of exactly the Dag that its
-path names. The ids stand in the path, the rest in the query::
+Airflow's own auth manager checks each request for the right to read XComs of exactly the Dag that the
+path names. The ids are in the path, the rest is in the query::
 
-    instance/{dag_id}/{run_id}/{task_id}/{map_index}?key=...   XComs of a task instance, one opened
-    run/{dag_id}/{run_id}                                      all XComs of a Dag run, with their sizes
-    object/{dag_id}/{run_id}/{task_id}/{map_index}?key=...     one payload, to be saved
-    image/{dag_id}/{run_id}/{task_id}/{map_index}?key=...      one payload that is a picture
+    instance/{dag_id}/{run_id}/{task_id}/{map_index}?key=...   XComs of a task instance, one of them opened
+    run/{dag_id}/{run_id}                                      all XComs of a Dag run with their sizes
+    history/{dag_id}/{task_id}?key=...                         one XCom over the last runs, or as JSON
+    compare/{dag_id}/{task_id}/{map_index}?key=...             one XCom in two runs
+    object/{dag_id}/{run_id}/{task_id}/{map_index}?key=...     one payload as a download
+    image/{dag_id}/{run_id}/{task_id}/{map_index}?key=...      one payload that is an image
 """
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from fastapi import FastAPI, HTTPException, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
-from starlette.exceptions import HTTPException as StarletteHTTPException
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from ..errors import PayloadError, PayloadTooLargeError, ReferenceNotAllowedError
 from ..reference import Coordinates
-from . import blob, limits, pages, rows
-from .inspector import ViewTimeoutError, inspect
-from .journal import View
-from .places import BusyError, Places
-from .ranged import Held, Source, open_source
+from ..units import format_size
+from . import answers, blobs, history, limits, pages, rows
+from .ids import Ids, read_ids
+from .inspector import inspect
+from .messages import message_for, no_xcom
+from .pages import Comparison, Opened
+from .pipe import Question
 from .rows import Row
-from .words import Trouble, trouble
+from .sources import InMemory, Source, open_source
+from .views import Throttle, View
 
 __all__ = ["make_app"]
 
 _FILES = Path(__file__).parent / "templates"
-_views = Places(limits.VIEWS_AT_ONCE)
-_downloads = Places(limits.DOWNLOADS_AT_ONCE)
-_NO_KEY = "This task instance has no XCom of that key: it did not run yet, or was cleared."
-_NO_PICTURE = "This XCom is no picture."
-_QUIET = {
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-}
-_SANDBOX = "sandbox; default-src 'none'; frame-ancestors 'self'"
-# Said, or Airflow compresses what is sent, which takes its processor's time and the length away.
-_FILE = {**_QUIET, "content-security-policy": _SANDBOX, "content-encoding": "identity"}
-
-
-@dataclass(frozen=True)
-class Ids:
-    """What the path of a request names."""
-
-    dag_id: str
-    run_id: str
-    task_id: str = ""
-    map_index: int = -1
-
-    @property
-    def path(self) -> str:
-        """The ids as they stand in a path."""
-        parts = [self.dag_id, self.run_id]
-        parts += [self.task_id, str(self.map_index)] if self.task_id else []
-        return "/".join(quote(part, safe="") for part in parts)
+_INSTANCE = ("dag_id", "run_id", "task_id", "map_index")
+_NO_KEY = "This task instance has no XCom with this key: it has not pushed it, or the XCom was deleted."
+_NO_IMAGE = "This XCom is not an image."
+_views = Throttle(limits.VIEWS_AT_ONCE)
+_downloads = Throttle(limits.DOWNLOADS_AT_ONCE)
 
 
 def make_app() -> FastAPI:
-    """Make the application; nothing is opened."""
+    """Make the application; opens nothing."""
     app = FastAPI(title="Payload viewer", openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_api_route("/viewer.css", _css, methods=["GET"])
-    app.add_api_route("/viewer.js", _js, methods=["GET"])
+    app.add_api_route("/viewer.css", lambda: _file("viewer.css", "text/css"), methods=["GET"])
+    app.add_api_route("/viewer.js", lambda: _file("viewer.js", "text/javascript"), methods=["GET"])
     app.add_api_route("/instance/{ids:path}", _instance, methods=["GET"])
     app.add_api_route("/run/{ids:path}", _run, methods=["GET"])
+    app.add_api_route("/history/{ids:path}", _history, methods=["GET"])
+    app.add_api_route("/compare/{ids:path}", _compare, methods=["GET"])
     app.add_api_route("/object/{ids:path}", _object, methods=["GET"])
     app.add_api_route("/image/{ids:path}", _image, methods=["GET"])
-    app.add_exception_handler(StarletteHTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _misspelt)
-    app.add_exception_handler(BusyError, _busy)
-    app.add_exception_handler(Exception, _failed)
+    answers.add_error_handlers(app)
     return app
 
 
-# ------------------------------------------------------------------------------------------- who, what
-
-
-def _ids(request: Request, count: int) -> Ids:
-    """Read ids from the path as it was sent: an encoded slash belongs to an id.
-
-    Raises:
-        HTTPException: There are more or fewer.
-    """
-    raw = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
-    parts = raw.decode("ascii", "replace").partition("?")[0].split("/")
-    route = request.scope["route"].path.split("/")[1]
-    ids = [unquote(part) for part in parts[-count:]]
-    texts = [*ids, request.query_params.get("key", "")]
-    if any("\0" in text for text in texts):  # PostgreSQL takes no such text, and has none.
-        raise HTTPException(404, "No task instance, Dag run or XCom key has such a name.")
-    if len(parts) <= count or parts[-count - 1] != route or not all(ids[:3]):
-        raise HTTPException(404, "This address names no task instance or Dag run.")
-    if count == 2:
-        return Ids(ids[0], ids[1])
-    # Airflow leaves the placeholder where an instance is not mapped.
-    index = "-1" if ids[3] in ("", "{MAP_INDEX}") else ids[3]
-    if not index.removeprefix("-").isdecimal() or len(index) > 9:
-        raise HTTPException(404, "This address names no map index.")
-    return Ids(ids[0], ids[1], ids[2], int(index))
-
-
 def _check(request: Request, user: Any, ids: Ids) -> None:
-    """Let Airflow's auth manager decide whether the user may read XComs of that Dag.
+    """Let Airflow's auth manager decide whether the user may read XComs of the Dag.
 
     Raises:
         HTTPException: 403.
     """
     requires_access_dag("GET", DagAccessEntity.XCOM, ids.dag_id)(request, user)
-
-
-def _row(ids: Ids, key: str) -> Row:
-    for row in rows.of_instance(ids.dag_id, ids.run_id, ids.task_id, ids.map_index):
-        if row.key == key:
-            return row
-    raise HTTPException(404, _NO_KEY)
-
-
-def _opened(row: Row, ids: Ids, view: View) -> Source:
-    """Open what a row refers to.
-
-    Raises:
-        PayloadError: See ``open_source``.
-    """
-    assert row.reference is not None
-    owner = Coordinates(ids.dag_id, ids.run_id, row.task_id, row.map_index, row.key)
-    return open_source(row.reference, owner, view.tally)
-
-
-class _Refusal(HTTPException):
-    """An answer without a page or file, in words of its own."""
-
-    def __init__(self, said: Trouble) -> None:
-        super().__init__(said.status, said.happened)
-        self.said = said
 
 
 # ---------------------------------------------------------------------------------------------- pages
@@ -160,272 +84,230 @@ def _instance(
     start: int = 0,
     index: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
     whole: bool = False,
+    sort: str = "",
+    contains: str = "",
 ) -> Response:
     """Show the XComs of a task instance, one of them opened."""
-    ids = _ids(request, 4)
-    question = {
-        "part": part,
-        "row": max(row, 0),
-        "column": max(column, 0),
-        "start": max(start, 0),
-        "whole": whole,
-        "index": _numbers(index),
-    }
-    with View("xcom payload viewed", user, ids, key, "shown") as view:
+    ids = read_ids(request, *_INSTANCE)
+    question = Question(
+        "", part=part, row=max(row, 0), column=max(column, 0), start=max(start, 0), whole=whole,
+        index=_numbers(index),
+    )  # fmt: skip
+    with View("xcom payload viewed", user, ids, key) as view:
         _check(request, user, ids)
-        found = rows.of_instance(ids.dag_id, ids.run_id, ids.task_id, ids.map_index)
-        opened = next((one for one in found if one.key == key), None)
-        if key and opened is None:
+        found = rows.of_instance(ids)
+        row_opened = next((one for one in found if one.key == key), None if key else next(iter(found), None))
+        if key and row_opened is None:
             raise HTTPException(404, _NO_KEY)
-        opened = opened or (found[0] if found else None)
-        shown: dict[str, Any] | None = None
-        problem: Trouble | None = None
-        checked = ""
-        if opened is None:
-            view.outcome = "nothing there"
+        opened = empty = past = None
+        if row_opened is None:
+            view.outcome = "no XComs"
+            empty = no_xcom(rows.instance_of(ids))
         else:
-            view.key = opened.key
-            try:
-                with _views.one():
-                    source, asked = _source_of(opened, ids, question, view)
-                    shown, checked = inspect(source, asked).shown, source.checked
-            except (PayloadError, ViewTimeoutError) as error:
-                problem = trouble(error)
-                view.failed(error)
+            view.key = row_opened.key
+            opened = _opened(row_opened, ids, question, view)
+            one = None if ids.map_index < 0 else ids.map_index
+            past = history.read_history(ids, row_opened.key, runs=limits.HISTORY_RUNS[0], map_index=one)
         page = pages.instance(
-            root=_root(request),
+            root=answers.root_of(request),
             ids=ids,
-            rows=found,
+            rows=[one for one in found if contains.lower() in one.key.lower()],
             opened=opened,
-            part=part,
-            shown=shown,
-            checked=checked,
-            trouble=problem,
+            empty=empty or "",
+            query={"sort": sort, "contains": contains},
+            past=past,
         )
-        return _html(page)
+        return answers.html(page)
+
+
+def _run(request: Request, user: GetUserDep, sort: str = "", contains: str = "") -> Response:
+    """Show all XComs of a Dag run with their sizes, the largest first."""
+    ids = read_ids(request, "dag_id", "run_id")
+    with View("xcom payloads listed", user, ids) as view:
+        _check(request, user, ids)
+        listing = rows.of_run(ids, contains)
+        view.rows = len(listing.rows)
+        root = answers.root_of(request)
+        return answers.html(pages.run(root=root, ids=ids, listing=listing, sort=sort, contains=contains))
+
+
+def _history(
+    request: Request,
+    user: GetUserDep,
+    key: str = "return_value",
+    runs: int = limits.HISTORY_RUNS[0],
+    map_index: str = "",
+) -> Response:
+    """Show one XCom over the last runs of its Dag; reads nothing from the store."""
+    ids = read_ids(request, "dag_id", "task_id")
+    runs = max(1, min(runs, max(limits.HISTORY_RUNS)))
+    index = int(map_index) if map_index.isdecimal() and len(map_index) < 10 else None
+    with View("xcom history viewed", user, ids, key) as view:
+        _check(request, user, ids)
+        past = history.read_history(ids, key, runs=runs, map_index=index)
+        view.rows = len(past.points)
+        if "application/json" in request.headers.get("accept", ""):
+            return JSONResponse(past.to_json(), headers=answers.QUIET)
+        root = answers.root_of(request)
+        keys = history.read_keys(ids, past.points)
+        page = pages.history(root=root, ids=ids, key=key, runs=runs, map_index=index, past=past, keys=keys)
+        return answers.html(page)
+
+
+def _compare(
+    request: Request, user: GetUserDep, first: str, second: str, key: str = "return_value", column: int = 0
+) -> Response:
+    """Show one XCom in two runs of its Dag."""
+    ids = read_ids(request, "dag_id", "task_id", "map_index")
+    with View("xcom payloads compared", user, ids, key) as view:
+        _check(request, user, ids)
+        sides = []
+        for run_id in (first, second):
+            of_run = ids._replace(run_id=run_id)
+            row = _row(of_run, key)
+            sides.append(_opened(row, of_run, Question("", column=max(column, 0)), view))
+        page = pages.compare(
+            root=answers.root_of(request), ids=ids, key=key, runs=[first, second], column=max(column, 0),
+            comparison=Comparison.of(*sides),
+        )  # fmt: skip
+        return answers.html(page)
 
 
 def _numbers(index: list[str]) -> list[int]:
-    """Read where a slice lies: a number for each axis, or several with commas between them."""
+    """Read the position of a slice: one number for each axis, or several with commas between them."""
     numbers = ",".join(index[:32]).split(",")[:32]
     return [int(one) if one.isdecimal() and len(one) < 12 else 0 for one in numbers]
 
 
-def _source_of(row: Row, ids: Ids, question: dict[str, Any], view: View) -> tuple[Source, dict[str, Any]]:
+def _row(ids: Ids, key: str) -> Row:
+    for row in rows.of_instance(ids):
+        if row.key == key:
+            return row
+    raise HTTPException(404, _NO_KEY)
+
+
+def _source(row: Row, ids: Ids, view: View) -> Source:
+    """Open what a row refers to or holds.
+
+    Raises:
+        PayloadError: See ``open_source``; or the row is malformed, or its value too long to show.
+    """
     if row.reference is not None:
-        asked = {**question, "codec": row.reference.codec, "version": row.reference.codec_version}
-        return _opened(row, ids, view), asked
+        return open_source(row.reference, Coordinates(*ids, row.key), view.tally)
     if row.problem:
         raise ReferenceNotAllowedError(row.problem)
-    text = rows.with_text(row, ids.dag_id, ids.run_id).text
+    text = rows.with_text(row, ids.dag_id).text
     if text is None:
-        raise PayloadTooLargeError(f"The row holds {row.characters:,} characters of JSON.")
+        raise PayloadTooLargeError(f"the database row holds {format_size(row.characters)} of JSON")
     data = text.encode(errors="surrogatepass")
     view.tally.add(len(data))
-    return Held(data), {**question, "codec": "json"}
+    return InMemory(data)
 
 
-def _run(request: Request, user: GetUserDep, sort: str = "stored") -> Response:
-    """Show all XComs of a Dag run with their sizes, the largest first."""
-    ids = _ids(request, 2)
-    with View("xcom payloads listed", user, ids, "", "shown") as view:
-        _check(request, user, ids)
-        listing = rows.of_run(ids.dag_id, ids.run_id)
-        view.rows = len(listing.rows)
-        return _html(pages.run(root=_root(request), ids=ids, listing=listing, sort=sort))
+def _opened(row: Row, ids: Ids, question: Question, view: View) -> Opened:
+    """Describe what a row refers to or holds, or say why that cannot be shown."""
+    codec, version = (row.reference.codec, row.reference.codec_version) if row.reference else ("json", 1)
+    try:
+        with _views.admitted():
+            source = _source(row, ids, view)
+            shown = inspect(source, replace(question, codec=codec, version=version))
+    except PayloadError as error:
+        view.fail(error)
+        return Opened(row, question.part, message=message_for(error))
+    return Opened(row, question.part, shown, source.checked)
 
 
 # ---------------------------------------------------------------------------------------------- files
 
 
 def _object(request: Request, user: GetUserDep, key: str) -> Response:
-    """Send one payload as it is stored, under its own name; never as something a browser opens."""
-    ids = _ids(request, 4)
+    """Send one payload as it is stored, under its own name; a browser never opens it."""
+    ids = read_ids(request, *_INSTANCE)
     with View("xcom payload downloaded", user, ids, key, "sent") as view:
         _check(request, user, ids)
         row = _row(ids, key)
-        _downloads.take()
+        _downloads.acquire()
         try:
-            name, source = _file_of(row, ids, view)
-        except BaseException:
-            _downloads.give_back()
-            raise
-        # From here on the place and the line of the log are the answer's.
-        view.goes_on = True
-        return _Sending(
-            source,
-            view,
-            media_type="application/octet-stream",
-            headers={
-                **_FILE,
-                "content-length": str(source.size),
-                "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-            },
-        )
+            source = _source(row, ids, view)
+        except BaseException as error:
+            _downloads.release()
+            raise answers.refusal(error) from error
+        # From here on the answer leaves the throttle and writes the line of the log.
+        view.is_streaming = True
+        name = row.reference.uri.rpartition("/")[2] if row.reference else "value.json"
+        disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+        headers = {**answers.FILE, "content-length": str(source.size), "content-disposition": disposition}
+        return _Download(source, view, headers)
 
 
-def _file_of(row: Row, ids: Ids, view: View) -> tuple[str, Source]:
-    try:
-        if row.reference is not None:
-            return row.reference.uri.rpartition("/")[2], _opened(row, ids, view)
-        if row.problem:
-            raise ReferenceNotAllowedError(row.problem)
-        text = rows.with_text(row, ids.dag_id, ids.run_id).text
-        if text is None:
-            raise PayloadTooLargeError(
-                f"The row holds {row.characters:,} characters of JSON, and no object that could be sent"
-            )
-    except PayloadError as error:
-        raise _Refusal(trouble(error)) from error
-    data = text.encode(errors="surrogatepass")
-    view.tally.add(len(data))
-    return "value.json", Held(data)
+class _Download(StreamingResponse):
+    """A download that leaves the throttle and writes its line of the log however it ends."""
 
-
-class _Sending(StreamingResponse):
-    """A download, which gives its place back and writes its line however it ends."""
-
-    def __init__(self, source: Source, view: View, **answer: Any) -> None:
-        super().__init__(source.pieces(), **answer)
+    def __init__(self, source: Source, view: View, headers: dict[str, str]) -> None:
+        super().__init__(source.pieces(), media_type="application/octet-stream", headers=headers)
         self._view = view
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or as much as the client takes."""
         is_whole = False
+
+        async def watched(message: Message) -> None:
+            nonlocal is_whole
+            await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body")
+
         try:
-            await super().__call__(scope, receive, self._watched(send))
-            is_whole = self._is_whole
+            await super().__call__(scope, receive, watched)
         except PayloadError as error:
-            # The head is sent: all that can be done is to break off before the length that it states.
-            self._view.failed(error)
+            # The head is sent: all that is left is to stop before the length that it states.
+            self._view.fail(error)
             raise
         finally:
-            _downloads.give_back()
+            _downloads.release()
             if not is_whole and self._view.outcome == "sent":
                 self._view.outcome = "broken off"
             self._view.write()
 
-    _is_whole = False
-
-    def _watched(self, send: Any) -> Any:
-        async def watched(message: Any) -> None:
-            await send(message)
-            self._is_whole = message["type"] == "http.response.body" and not message.get("more_body")
-
-        return watched
-
 
 def _image(request: Request, user: GetUserDep, key: str, part: str = "") -> Response:
-    """Send a payload that is a picture, by its first bytes and with a fixed type; nothing else."""
-    ids = _ids(request, 4)
-    with View("xcom payload picture sent", user, ids, key, "sent") as view:
+    """Send a payload that is an image, judged by its first bytes, with a fixed type; nothing else."""
+    ids = read_ids(request, *_INSTANCE)
+    with View("xcom payload image sent", user, ids, key, "sent") as view:
         _check(request, user, ids)
         row = _row(ids, key)
         if row.reference is None or row.reference.codec not in ("bytes", "tagged-json"):
-            raise HTTPException(404, _NO_PICTURE)
+            raise HTTPException(404, _NO_IMAGE)
         try:
-            with _views.one():
-                data = _picture(row, ids, part, view)
-        except (PayloadError, ViewTimeoutError) as error:
-            raise _Refusal(trouble(error)) from error
-        kind = blob.image_type(data[:16])
+            with _views.admitted():
+                data = _image_bytes(row, ids, part, view)
+        except PayloadError as error:
+            raise answers.refusal(error) from error
+        kind = blobs.image_type(data[:16])
         if kind is None:
-            raise HTTPException(404, _NO_PICTURE)
-        return Response(
-            data, media_type=kind, headers={**_FILE, "content-disposition": "inline; filename=picture"}
-        )
+            raise HTTPException(404, _NO_IMAGE)
+        disposition = {"content-disposition": "inline; filename=image"}
+        return Response(data, media_type=kind, headers={**answers.FILE, **disposition})
 
 
-def _picture(row: Row, ids: Ids, part: str, view: View) -> bytes:
-    """Read a payload, or the part of a bundle; a bundle is taken apart by the process that decodes."""
+def _image_bytes(row: Row, ids: Ids, part: str, view: View) -> bytes:
+    """Read a payload, or the member of a zip file that the child process finds."""
     assert row.reference is not None
-    source = _opened(row, ids, view)
+    source = _source(row, ids, view)
     start, size = 0, source.size
     if row.reference.codec == "tagged-json":
-        shown = inspect(
-            source, {"codec": "tagged-json", "version": row.reference.codec_version, "part": part}
-        ).shown
-        if shown.get("kind") != "blob":
-            raise HTTPException(404, _NO_PICTURE)
+        shown = inspect(source, Question("tagged-json", row.reference.codec_version, part=part))
         start, size = shown.get("span", (0, -1))
+        if shown.get("kind") != "blob":
+            raise HTTPException(404, _NO_IMAGE)
         if type(start) is not int or type(size) is not int or not 0 <= start <= start + size <= source.size:
             raise HTTPException(404, "The payload has no such part.")
     if size > limits.IMAGE_BYTES:
-        raise PayloadTooLargeError(f"the picture is {size:,} bytes; up to {limits.IMAGE_BYTES:,} are shown")
+        raise PayloadTooLargeError(
+            f"the image is {format_size(size)}; the limit is {format_size(limits.IMAGE_BYTES)}"
+        )
     return source.read(start, start + size)
 
 
-def _css() -> Response:
-    return _file("viewer.css", "text/css; charset=utf-8")
-
-
-def _js() -> Response:
-    return _file("viewer.js", "text/javascript; charset=utf-8")
-
-
 def _file(name: str, kind: str) -> Response:
-    headers = {**_QUIET, "cache-control": "no-cache"}
-    return Response((_FILES / name).read_bytes(), media_type=kind, headers=headers)
-
-
-# -------------------------------------------------------------------------------------------- answers
-
-
-def _root(request: Request) -> str:
-    return str(request.scope.get("root_path", "")).rstrip("/")
-
-
-def _html(page: pages.Page, status: int = 200) -> HTMLResponse:
-    nonce = secrets.token_urlsafe(16)
-    policy = (
-        f"default-src 'none'; style-src 'self'; script-src 'nonce-{nonce}'; img-src 'self' data:; "
-        "form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
-    )
-    headers = {**_QUIET, "content-security-policy": policy}
-    # JSON knows lone surrogates, which no encoding does.
-    text = replace(page, nonce=nonce).render().encode(errors="backslashreplace")
-    return HTMLResponse(text, status, headers)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    """Say in words why there is no page."""
-    assert isinstance(error, StarletteHTTPException)
-    if isinstance(error, _Refusal):
-        said = error.said
-        return _message(request, said.status, said.title, f"{said.happened.rstrip('.')}. {said.advice}")
-    titles = {
-        401: ("You are not logged in", "Log in to Airflow in this browser, then open this page again."),
-        403: (
-            "You may not read XComs of this Dag",
-            "Ask whoever manages access in this Airflow for the permission to read XComs of this Dag.",
-        ),
-        404: ("Nothing here", str(error.detail)),
-    }
-    title, advice = titles.get(error.status_code, ("This did not work", str(error.detail)))
-    return _message(request, error.status_code, title, advice)
-
-
-async def _misspelt(request: Request, error: Exception) -> Response:
-    """Say which of the query's values are of the wrong kind."""
-    assert isinstance(error, RequestValidationError)
-    names = ", ".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
-    advice = f"The address does not say in a form that is understood: {names}. Go back, and follow a link."
-    return _message(request, 422, "This address is misspelt", advice)
-
-
-async def _busy(request: Request, error: Exception) -> Response:
-    advice = "Many payloads are being looked at just now. Try again in a few seconds."
-    return _message(request, 503, "Busy", advice)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    """Answer what nobody thought of; the server writes the traceback to its log."""
-    advice = "The log of the API server says more. Try again; if it stays so, report what stands there."
-    return _message(request, 500, "The viewer has failed", advice)
-
-
-def _message(request: Request, status: int, title: str, advice: str) -> Response:
-    if "/object/" in request.scope["path"]:
-        text = f"{title}. {advice}\n".encode(errors="backslashreplace")
-        return PlainTextResponse(text, status, {**_QUIET, "content-security-policy": _SANDBOX})
-    return _html(pages.message(root=_root(request), title=title, advice=advice), status)
+    headers = {**answers.QUIET, "cache-control": "no-cache"}
+    return Response((_FILES / name).read_bytes(), media_type=f"{kind}; charset=utf-8", headers=headers)

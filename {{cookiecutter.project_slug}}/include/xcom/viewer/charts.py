@@ -1,4 +1,4 @@
-"""Small charts: SVG without styles of its own, and a picture for heat maps. All text in them is escaped."""
+"""Draw small charts as SVG without styles of its own, and heat maps as PNG. All text in them is escaped."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-__all__ = ["bar", "heat", "histogram", "line", "scale"]
+__all__ = ["bar", "heat", "histogram", "history", "line", "scale"]
 
-# Viridis at equal steps (matplotlib's, CC0): even to the eye, also without colours.
+# Viridis at equal steps (matplotlib, CC0): perceptually uniform, also in shades of gray.
 _STOPS = (
     (68, 1, 84), (72, 40, 120), (62, 73, 137), (49, 104, 142), (38, 130, 142),
     (31, 158, 137), (53, 183, 121), (110, 206, 88), (181, 222, 43), (253, 231, 37),
@@ -20,7 +20,7 @@ _MISSING = (160, 160, 168)
 
 
 def histogram(counts: list[int], low: Any = "", high: Any = "", *, is_large: bool = False) -> Markup:
-    """Draw bars; the highest fills the height, and the text beside them says from where to where they are."""
+    """Draw bars, the highest of which fills the height."""
     width, height = (480, 120) if is_large else (96, 28)
     top = max([*(int(count) for count in counts), 1])
     step = width / max(len(counts), 1)
@@ -55,30 +55,58 @@ def bar(part: int, whole: int) -> Markup:
     )
 
 
-def line(values: list[float | None]) -> Markup:
+def line(values: list[float | None], label: str = "Values in their order") -> Markup:
     """Draw values in their order; what is missing leaves a gap."""
+    return _plot(values, escape(label)) if sum(value is not None for value in values) > 1 else Markup("")
+
+
+def history(values: list[float | None], marks: list[str], titles: list[str], label: str) -> Markup:
+    """Draw a measure over runs: a dot for each value, a band or a tick for a run that has none.
+
+    Args:
+        marks: For each run ``"failed"``, ``"none"``, or ``""``.
+        titles: For each run, shown where the pointer is.
+        label: Read by a screen reader.
+    """
+    step = _WIDTH / max(len(values), 1)
+    bands = []
+    for place, (mark, title) in enumerate(zip(marks, titles, strict=True)):
+        # Told apart by their height, too.
+        top = {"failed": 0, "none": _HEIGHT - 12}.get(mark, _HEIGHT)
+        bands.append(
+            f'<rect class="{escape(mark or "run")}" x="{place * step:.1f}" y="{top if mark else 0}" '
+            f'width="{step:.1f}" height="{_HEIGHT - top if mark else _HEIGHT}"><title>{escape(title)}</title></rect>'
+        )
+    return _plot(values, escape(label), "".join(bands))
+
+
+_WIDTH, _HEIGHT = 480, 120
+
+
+def _plot(values: list[float | None], label: Markup, bands: str = "") -> Markup:
     present = [float(value) for value in values if value is not None]
-    if len(present) < 2:
-        return Markup("")
-    low, high = min(present), max(present)
-    span = (high - low) or 1.0
-    path, is_down = [], False
+    low, high = min(present, default=0.0), max(present, default=0.0)
+    path, dots, is_down = [], [], False
     for place, value in enumerate(values):
         if value is None:
             is_down = False
             continue
-        x = 480 * place / max(len(values) - 1, 1)
-        y = 116 - 112 * ((float(value) - low) / span)
+        x = _WIDTH * (place + 0.5) / len(values)
+        share = (float(value) - low) / (high - low) if high > low else 0.5
+        y = _HEIGHT - 6 - (_HEIGHT - 12) * share
         path.append(f"{'L' if is_down else 'M'}{x:.1f} {y:.1f}")
+        dots.append(f"M{x:.1f} {y:.1f}h0")
         is_down = True
+    drawn = f'<path d="{"".join(path)}"/>'
+    drawn += f'<path class="dots" d="{"".join(dots)}"/>' if bands else ""
     return Markup(
-        '<svg class="chart large" viewBox="0 0 480 120" width="480" height="120" preserveAspectRatio="none" '
-        f'role="img" aria-label="Values in their order"><path d="{"".join(path)}"/></svg>'
+        f'<svg class="chart large" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'preserveAspectRatio="none" role="img" aria-label="{label}">{drawn}{bands}</svg>'
     )
 
 
 def heat(shown: dict[str, Any]) -> Markup:
-    """Draw a heat map as a picture of one pixel per cell, enlarged by the browser."""
+    """Draw a heat map as an image of one pixel per cell, which the browser enlarges."""
     rows, columns = int(shown["rows"]), int(shown["columns"])
     levels = bytes.fromhex(shown["levels"])
     if rows * columns != len(levels) or not levels:
@@ -87,11 +115,11 @@ def heat(shown: dict[str, Any]) -> Markup:
     picture = (
         b"\x89PNG\r\n\x1a\n"
         + _chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0))
-        + _chunk(b"PLTE", b"".join(bytes(_colour(level)) for level in range(256)))
+        + _chunk(b"PLTE", b"".join(bytes(_color(level)) for level in range(256)))
         + _chunk(b"IDAT", zlib.compress(lines, 9))
         + _chunk(b"IEND", b"")
     )
-    # Cells are enlarged by whole pixels, up to a size that fits beside text.
+    # Cells are enlarged by whole pixels, up to a size that fits next to text.
     times = max(1, min(480 // columns, 320 // rows, 24))
     data = base64.b64encode(picture).decode()
     return Markup(
@@ -101,10 +129,10 @@ def heat(shown: dict[str, Any]) -> Markup:
 
 
 def scale() -> Markup:
-    """Draw the colours of a heat map, low to high."""
+    """Draw the colors of a heat map, low to high."""
     stops = "".join(
-        f'<stop offset="{100 * place / (len(_STOPS) - 1):.0f}%" stop-color="rgb{colour}"/>'
-        for place, colour in enumerate(_STOPS)
+        f'<stop offset="{100 * place / (len(_STOPS) - 1):.0f}%" stop-color="rgb{color}"/>'
+        for place, color in enumerate(_STOPS)
     )
     return Markup(
         '<svg class="scale" viewBox="0 0 120 8" width="120" height="8" aria-hidden="true"><defs>'
@@ -113,7 +141,7 @@ def scale() -> Markup:
     )
 
 
-def _colour(level: int) -> tuple[int, ...]:
+def _color(level: int) -> tuple[int, ...]:
     if not level:
         return _MISSING
     at = (level - 1) / 254 * (len(_STOPS) - 1)

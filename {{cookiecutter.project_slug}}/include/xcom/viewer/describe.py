@@ -1,7 +1,8 @@
-"""Describe a payload for people: which function does it for which codec.
+"""Describe a payload for people: the table of which function does it for which codec.
 
-Runs in the child process. A description is text, numbers, and lists that JSON can hold; ``kind`` names
-the macro of ``templates/parts.html`` that shows it. Nothing is built of what the payload names.
+Runs in the child process. A description is a dict of text, numbers, and lists that JSON can hold. Its
+``kind`` names the macro in ``templates/parts.html`` that shows it. Nothing that a payload names is
+imported or built.
 """
 
 from __future__ import annotations
@@ -11,46 +12,56 @@ from typing import Any
 
 from .. import codecs
 from ..codecs.zip_bundle import is_bundle
-from . import array, blob, bundle, frame, tree
-from .pipe import PipedFile
+from ..errors import PayloadCorruptError
+from . import arrays, blobs, frames, trees, zips
+from .pipe import PipedFile, Question, Window
 
 __all__ = ["describe"]
 
-Describer = Callable[[PipedFile, dict[str, Any]], dict[str, Any]]
+Describe = Callable[[PipedFile, Question], dict[str, Any]]
 
 
-def describe(file: PipedFile, question: dict[str, Any]) -> dict[str, Any]:
-    """Describe a payload from as few of its bytes as will do.
-
-    Args:
-        file: The object. What is read of it comes from the store.
-        question: ``codec`` and ``version``; ``row`` and ``column`` of a frame, ``index`` of an array,
-            ``start`` of a list, or ``part`` of a bundle to show. Only ``codec`` is required.
+def describe(file: PipedFile, question: Question) -> dict[str, Any]:
+    """Describe a payload from as few of its bytes as possible.
 
     Raises:
-        PayloadCorruptError: It is not of its format, or no codec here reads that version.
-        PayloadTooLargeError: It is too large to look at.
+        PayloadCorruptError: Not of its format, or no codec here reads that version.
+        PayloadTooLargeError: Too large to show.
     """
-    name = question["codec"]
-    codecs.find(name, question.get("version", 1))
-    return _DESCRIBERS.get(name, blob.describe)(file, question)
+    codecs.find(question.codec, question.version)
+    return _BY_CODEC.get(question.codec, blobs.describe)(file, question)
 
 
-def _describe_tagged(file: PipedFile, question: dict[str, Any]) -> dict[str, Any]:
+def _describe_tagged(file: PipedFile, question: Question) -> dict[str, Any]:
     if not is_bundle(memoryview(file.range(0, 4))):
-        return tree.describe(file, question)
-    found = bundle.open_part(file, question.get("part"))
-    shown = _DESCRIBERS.get(bundle.codec_of(found.name), blob.describe)(found.window, question)
-    return {**shown, **found.facts}
+        return trees.describe(file, question)
+    parts = zips.members(file)
+    name = question.part or "value.json"
+    if name not in parts:
+        raise PayloadCorruptError(f"no part has this name; the parts are {', '.join(list(parts)[:20])}")
+    start, size = parts[name]
+    describe_part = _BY_EXTENSION.get(name.partition(".")[2], blobs.describe)
+    return {
+        **describe_part(Window(file, start, size), question),
+        "part": name,
+        "span": [start, size],
+        "parts": [{"name": part, "bytes": size} for part, (_, size) in parts.items()],
+    }
 
 
-_DESCRIBERS: dict[str, Describer] = {
-    "arrow-table": frame.describe,
-    "bytes": blob.describe,
-    "json": tree.describe,
-    "legacy-json": tree.describe,
-    "npy": array.describe,
-    "pandas-frame": frame.describe,
-    "polars-frame": frame.describe,
+_BY_CODEC: dict[str, Describe] = {
+    "arrow-table": frames.describe,
+    "bytes": blobs.describe,
+    "json": trees.describe,
+    "legacy-json": trees.describe,
+    "npy": arrays.describe,
+    "pandas-frame": frames.describe,
+    "polars-frame": frames.describe,
     "tagged-json": _describe_tagged,
+}
+_BY_EXTENSION: dict[str, Describe] = {
+    "arrow": frames.describe,
+    "json": trees.describe,
+    "npy": arrays.describe,
+    "parquet": frames.describe,
 }

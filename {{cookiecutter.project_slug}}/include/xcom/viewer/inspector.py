@@ -1,4 +1,4 @@
-"""Start a process for one payload, serve it the ranges that it asks for, and end it in time."""
+"""Start a child process for one payload, serve the ranges that it asks for, and end it in time."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
 from ..errors import PayloadError, PayloadTooLargeError, UnsupportedTypeError
+from ..units import format_size
 from . import limits
-from .ranged import Source
+from .pipe import Question, Ranges
+from .sources import Source
 
-__all__ = ["NotShownError", "ViewTimeoutError", "Viewed", "inspect"]
+__all__ = ["NotShownError", "ViewTimeoutError", "inspect"]
 
 _ROOT = str(Path(__file__).resolve().parents[3])
 _START = (
     f"import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {__package__}.child import main; main()"
 )
 _PARALLEL = 8
-# No settings, secrets or proxies: what a library needs to be found and to stay modest.
+# No settings, secrets, or proxies: only what libraries need to be found and to use few threads.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TZDIR")
-_MODEST = {
+_FIXED = {
     "LANG": "C.UTF-8",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "OMP_NUM_THREADS": "1",
@@ -39,42 +41,34 @@ _MODEST = {
 
 
 class NotShownError(PayloadError):
-    """The process that decodes cannot make sense of the payload, which tells little about the payload.
+    """The child process cannot make sense of the payload.
 
-    Whether it is what was written, the store's checks say.
+    This says little about the payload: only the store's checks tell whether it is what was written.
     """
 
-
-class ViewTimeoutError(Exception):
-    """Looking at the payload took too long and was stopped."""
-
-
-@dataclass(frozen=True)
-class Viewed:
-    """What was found.
-
-    Attributes:
-        shown: The description, as ``child`` made it.
-        bytes_read: From the store.
-    """
-
-    shown: dict[str, Any]
-    bytes_read: int
+    title = "Cannot be shown here"
+    advice = (
+        "The payload itself may be fine: tasks load it in another way, and with more memory. Download the object "
+        "to open it with another tool. If tasks cannot load it either, clear the task that wrote it"
+    )
 
 
-def inspect(source: Source, question: dict[str, Any]) -> Viewed:
-    """Describe a payload, in a process of its own.
+class ViewTimeoutError(PayloadError):
+    """Reading or decoding the payload took too long and was stopped."""
 
-    Args:
-        source: Its bytes.
-        question: ``codec`` and what of it shall be shown; see ``child``.
+    title = "Took too long"
+    advice = "The store or this machine is slow at the moment. Try again, or download the object"
+
+
+def inspect(source: Source, question: Question) -> dict[str, Any]:
+    """Describe a payload in a child process.
 
     Raises:
-        PayloadError: What the store says.
-        PayloadTooLargeError: More would have to be read or decoded than a view may.
+        PayloadError: From the store.
+        PayloadTooLargeError: More would be read or decoded than one view may.
         UnsupportedTypeError: A package is not installed here.
-        NotShownError: It cannot be decoded.
-        ViewTimeoutError: It took longer than a view may.
+        NotShownError: The child cannot decode the payload.
+        ViewTimeoutError: It took longer than ``limits.VIEW_SECONDS``.
     """
     path = [_ROOT, *(entry for entry in sys.path if entry)]
     process = subprocess.Popen(
@@ -83,7 +77,7 @@ def inspect(source: Source, question: dict[str, Any]) -> Viewed:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd=_ROOT,
-        env={**{name: os.environ[name] for name in _KEPT if name in os.environ}, **_MODEST},
+        env={**{name: os.environ[name] for name in _KEPT if name in os.environ}, **_FIXED},
     )
     deadline = time.monotonic() + limits.VIEW_SECONDS
     timer = Timer(limits.VIEW_SECONDS, process.kill)
@@ -97,33 +91,31 @@ def inspect(source: Source, question: dict[str, Any]) -> Viewed:
         if time.monotonic() >= deadline:
             raise ViewTimeoutError(f"more than {limits.VIEW_SECONDS:g} s") from error
         raise NotShownError(
-            "the process that decodes it ended without an answer: it needed more memory or time than a view "
-            "may use, or fell over what it read"
+            "the child process ended without an answer: it needed more memory or time than a view may use, or "
+            "a library crashed"
         ) from error
     finally:
         timer.cancel()
         process.kill()
-        # What is being read ends by its own limit; nobody waits for it.
+        # Reads under way end by their own limit. Nobody waits for them.
         pool.shutdown(wait=False, cancel_futures=True)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    continue
         process.wait()
 
 
 def _serve(
     process: subprocess.Popen[bytes],
     source: Source,
-    question: dict[str, Any],
+    question: Question,
     pool: ThreadPoolExecutor,
     deadline: float,
-) -> Viewed:
+) -> dict[str, Any]:
     stdin, stdout = process.stdin, process.stdout
     assert stdin is not None and stdout is not None
-    stdin.write(json.dumps({**question, "size": source.size}).encode() + b"\n")
+    stdin.write(json.dumps({**asdict(question), "size": source.size}).encode() + b"\n")
     stdin.flush()
     total = 0
 
@@ -138,12 +130,12 @@ def _serve(
         if type(message) is not dict:
             raise ValueError("not a message")
         if "read" not in message:
-            return Viewed(_answer(message), total)
+            return _answer(message)
         ranges = _ranges(message["read"], source.size)
         total += sum(stop - start for start, stop in ranges)
         if total > limits.READ_BYTES:
             raise PayloadTooLargeError(
-                f"more than {limits.READ_BYTES:,} bytes of it would have to be read for this page"
+                f"this page would read more than {format_size(limits.READ_BYTES)} of it"
             )
         futures = [pool.submit(copy_context().run, read, start, stop) for start, stop in ranges]
         for future in futures:
@@ -151,8 +143,8 @@ def _serve(
         stdin.flush()
 
 
-def _ranges(asked: Any, size: int) -> Sequence[tuple[int, int]]:
-    """Check what the process asks for: it may have been taken over by what it decodes."""
+def _ranges(asked: object, size: int) -> Ranges:
+    """Check what the child asks for: the payload may have taken it over."""
     if type(asked) is not list or not all(type(one) is list and len(one) == 2 for one in asked):
         raise ValueError("not ranges")
     ranges = []
@@ -164,13 +156,12 @@ def _ranges(asked: Any, size: int) -> Sequence[tuple[int, int]]:
 
 
 def _answer(message: dict[str, Any]) -> dict[str, Any]:
-    words = str(message.get("words", ""))[:2000]
-    kind = message.get("error")
+    text = str(message.get("text", ""))[:2000]
+    kind, shown = message.get("error"), message.get("shown")
     if kind == "too-large":
-        raise PayloadTooLargeError(words)
+        raise PayloadTooLargeError(text)
     if kind == "package":
-        raise UnsupportedTypeError(words)
-    if kind is not None or type(message.get("shown")) is not dict:
-        raise NotShownError(words)
-    shown: dict[str, Any] = message["shown"]
+        raise UnsupportedTypeError(text)
+    if kind is not None or type(shown) is not dict:
+        raise NotShownError(text)
     return shown

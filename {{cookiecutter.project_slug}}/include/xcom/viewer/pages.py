@@ -1,27 +1,31 @@
-"""HTML of the viewer: templates whose values are all escaped, and small charts.
+"""Render the pages: templates that escape all values, and small charts.
 
-The delimiters of the templates are square brackets, so that a template of another kind that carries
-these files along leaves them as they are.
+The templates' delimiters are square brackets, so a cookiecutter template that carries these files leaves
+them as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from ..units import format_size
 from . import charts, limits
+from .history import MEASURES, History, Point
+from .ids import Ids, path_of
+from .messages import Message
 from .rows import Listing, Row
-from .words import Trouble
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from .app import Ids
+__all__ = ["Comparison", "Opened", "Page", "compare", "history", "instance", "message", "run"]
 
-__all__ = ["Page", "instance", "message", "run"]
+_MISSING = ("failed", "upstream_failed")
 
 
 @dataclass(frozen=True)
@@ -30,104 +34,220 @@ class Page:
 
     template: str
     values: dict[str, Any] = field(default_factory=dict)
-    nonce: str = ""
 
-    def render(self) -> str:
+    def render(self, nonce: str = "") -> str:
         """Return the HTML."""
-        return _environment().get_template(self.template).render(**self.values, nonce=self.nonce)
+        return _environment().get_template(self.template).render(**self.values, nonce=nonce)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The XCom that a page shows.
+
+    Attributes:
+        part: Member of a zip file that is shown.
+        shown: Description of the payload; None if there is a message instead.
+        checked: What was compared with the reference.
+    """
+
+    row: Row
+    part: str = ""
+    shown: dict[str, Any] | None = None
+    checked: str = ""
+    message: Message | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two payloads next to each other, and what differs."""
+
+    sides: list[Opened]
+    columns: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, first: Opened, second: Opened) -> Comparison:
+        """Align the columns of two frames by name; other payloads have none."""
+        frames = [side.shown for side in (first, second) if side.shown and side.shown["kind"] == "frame"]
+        if len(frames) < 2:
+            return cls([first, second], [])
+        types = [dict(frame["schema"]) for frame in frames]
+        facts = [{column["name"]: column for column in frame["columns"]} for frame in frames]
+        names = list(dict.fromkeys(name for one in types for name in one))
+        names.sort(key=lambda name: types[0].get(name) == types[1].get(name))  # What differs comes first.
+        columns = [
+            {
+                "name": name,
+                "types": [one.get(name) for one in types],
+                "facts": [one.get(name) for one in facts],
+            }
+            for name in names
+        ]
+        return cls([first, second], columns)
+
+
+# --------------------------------------------------------------------------------------------- the pages
 
 
 def instance(
-    *,
-    root: str,
-    ids: Ids,
-    rows: list[Row],
-    opened: Row | None,
-    part: str,
-    shown: dict[str, Any] | None,
-    checked: str,
-    trouble: Trouble | None,
-) -> Page:
-    """Return the page of a task instance."""
+    *, root: str, ids: Ids, rows: list[Row], opened: Opened | None, empty: str, query: dict[str, Any],
+    past: History | None,
+) -> Page:  # fmt: skip
+    """Return the page of a task instance.
 
-    def link(**query: Any) -> str:
-        known = {"key": opened.key if opened else "", "part": part}
-        kept = {name: value for name, value in {**known, **query}.items() if value not in ("", 0, None)}
-        return "?" + urlencode(kept)
-
-    return Page(
-        "instance.html",
-        {
-            "root": root,
-            "ids": ids,
-            "rows": rows,
-            "opened": opened,
-            "shown": shown,
-            "checked": checked,
-            "trouble": trouble,
-            "link": link,
-            "key": opened.key if opened else "",
-            "part": part,
-            "file": f"{root}/object/{ids.path}?" + urlencode({"key": opened.key if opened else ""}),
-            "picture": f"{root}/image/{ids.path}" + link(),
-            "run": f"{root}/run/{ids.dag_id}",
-            "limits": limits,
-        },
-    )
+    Args:
+        empty: Why there are no XComs.
+        query: ``sort`` and ``contains``, which links keep.
+        past: The opened XCom over the last runs.
+    """
+    key = opened.row.key if opened else ""
+    known = {"key": key, "part": opened.part if opened else "", **query}
+    ordered, sort = _sorted(rows, query.get("sort") or "", default="")
+    values = {
+        "root": root, "ids": ids, "rows": [(row, "") for row in ordered], "opened": opened, "empty": empty,
+        "known": known, "key": key, "part": known["part"], "link": _links(known), "sort": sort,
+        "file": f"{root}/object/{path_of(*ids)}?" + urlencode({"key": key}),
+        "image": f"{root}/image/{path_of(*ids)}" + _links(known)(sort="", contains=""),
+        "past": past, "figures": _figures(past.points) if past else [],
+        "history": _history_url(root, ids, key=key),
+    }  # fmt: skip
+    return Page("instance.html", values)
 
 
-_ORDERS = {
-    "stored": ("Stored", lambda row: (-row.stored_bytes, row.task_id, row.map_index)),
-    "memory": ("In memory", lambda row: (-row.raw_bytes, row.task_id, row.map_index)),
-    "task": ("Task", lambda row: (row.task_id, row.map_index, row.key)),
-    "key": ("Key", lambda row: (row.key, row.task_id, row.map_index)),
-    "type": ("Type", lambda row: (row.type, row.task_id, row.map_index)),
-    "written": ("Written", lambda row: (str(row.written), row.task_id, row.map_index)),
-}
-_DESCENDING = ("stored", "memory")
-_HEADS = (
-    ("task", "Task"),
-    ("key", "Key"),
-    ("stored", "Stored"),
-    ("share", "Share"),
-    ("type", "Type"),
-    ("extent", "Extent"),
-    ("memory", "In memory"),
-    ("written", "Written"),
-)
-
-
-def run(*, root: str, ids: Ids, listing: Listing, sort: str) -> Page:
+def run(*, root: str, ids: Ids, listing: Listing, sort: str, contains: str) -> Page:
     """Return the page of a Dag run."""
-    from .app import Ids
-
-    sort = sort if sort in _ORDERS else "stored"
-    ordered = sorted(listing.rows, key=_ORDERS[sort][1])
-    places = [
-        f"{root}/instance/{Ids(ids.dag_id, ids.run_id, row.task_id, row.map_index).path}?"
+    ordered, sort = _sorted(listing.rows, sort, default="size")
+    urls = [
+        f"{root}/instance/{path_of(ids.dag_id, ids.run_id, row.task_id, row.map_index)}?"
         + urlencode({"key": row.key})
         for row in ordered
     ]
-    return Page(
-        "run.html",
-        {
-            "root": root,
-            "ids": ids,
-            "rows": list(zip(ordered, places, strict=True)),
-            "sort": sort,
-            "direction": "descending" if sort in _DESCENDING else "ascending",
-            "orders": [(name, title) for name, (title, _) in _ORDERS.items()],
-            "heads": _HEADS,
-            "listing": listing,
-            "largest": max((row.stored_bytes for row in ordered), default=0),
-            "is_cut": len(ordered) < listing.count,
-        },
-    )
+    known = {"sort": sort, "contains": contains}
+    values = {
+        "root": root, "ids": ids, "rows": list(zip(ordered, urls, strict=True)), "sort": sort,
+        "known": known, "link": _links(known), "listing": listing, "is_cut": len(ordered) < listing.count,
+        "largest": max((row.stored_bytes for row in ordered), default=0) or 1,
+    }  # fmt: skip
+    return Page("run.html", values)
 
 
-def message(*, root: str, title: str, advice: str) -> Page:
-    """Return a page that says something."""
-    return Page("message.html", {"root": root, "title": title, "advice": advice})
+def history(
+    *, root: str, ids: Ids, key: str, runs: int, map_index: int | None, past: History, keys: list[str]
+) -> Page:
+    """Return the page of one XCom over the last runs."""
+    known = {"key": key, "runs": runs, "map_index": "" if map_index is None else str(map_index)}
+    index = -1 if map_index is None else map_index
+
+    def payload(point: Point) -> str:
+        if past.is_mapped and map_index is None:
+            return f"{root}/run/{path_of(ids.dag_id, point.run_id)}?" + urlencode({"contains": ids.task_id})
+        return f"{root}/instance/{path_of(ids.dag_id, point.run_id, ids.task_id, index)}?" + urlencode(
+            {"key": key}
+        )
+
+    def comparison(first: str, second: str) -> str:
+        query = urlencode({"key": key, "first": first, "second": second})
+        return f"{root}/compare/{path_of(ids.dag_id, ids.task_id, index)}?{query}"
+
+    lines: list[dict[str, Any]] = []
+    before = ""
+    for point in past.points:
+        is_comparable = bool(before and point.xcoms) and not (past.is_mapped and map_index is None)
+        url = comparison(before, point.run_id) if is_comparable else ""
+        lines.insert(0, {"point": point, "payload": payload(point), "comparison": url})
+        before = point.run_id if point.xcoms else before
+    values = {
+        "root": root, "ids": ids, "key": key, "runs": runs, "map_index": map_index, "past": past, "keys": keys,
+        "lines": lines, "figures": _figures(past.points), "measures": _measured(past.points),
+        "known": known, "link": _links(known), "action": f"{root}/compare/{path_of(ids.dag_id, ids.task_id, index)}",
+        "stored": [line["point"].run_id for line in lines if line["point"].xcoms],
+    }  # fmt: skip
+    return Page("history.html", values)
+
+
+def compare(*, root: str, ids: Ids, key: str, runs: list[str], column: int, comparison: Comparison) -> Page:
+    """Return the page of one XCom in two runs."""
+    known = {"key": key, "first": runs[0], "second": runs[1], "column": column}
+    index = "" if ids.map_index < 0 else ids.map_index
+    files = [f"{root}/image/{path_of(ids.dag_id, run_id, ids.task_id, ids.map_index)}?" + urlencode({"key": key})
+             for run_id in runs]  # fmt: skip
+    values = {
+        "root": root, "ids": ids, "key": key, "runs": runs, "comparison": comparison, "column": column,
+        "known": known, "link": _links(known), "images": files, "part": "",
+        "history": _history_url(root, ids, key=key, map_index=index),
+        "sides": list(zip(runs, files, comparison.sides, strict=True)),
+    }  # fmt: skip
+    return Page("compare.html", values)
+
+
+def message(*, root: str, title: str, text: str) -> Page:
+    """Return a page that only says something."""
+    return Page("message.html", {"root": root, "title": title, "text": text})
+
+
+# ------------------------------------------------------------------------------------------- their parts
+
+_ORDERS: dict[str, Callable[[Row], Any]] = {
+    "size": lambda row: (-row.stored_bytes, row.task_id, row.map_index),
+    "memory": lambda row: (-row.raw_bytes, row.task_id, row.map_index),
+    "task": lambda row: (row.task_id, row.map_index, row.key),
+    "key": lambda row: (row.key, row.task_id, row.map_index),
+    "type": lambda row: (row.type, row.task_id, row.map_index),
+    "timestamp": lambda row: (str(row.timestamp), row.task_id, row.map_index),
+}
+
+
+def _sorted(rows: list[Row], sort: str, *, default: str) -> tuple[list[Row], str]:
+    sort = sort if sort in _ORDERS else default
+    return (sorted(rows, key=_ORDERS[sort]) if sort else rows), sort
+
+
+def _links(known: dict[str, Any]) -> Callable[..., str]:
+    """Return the function that makes a link to this page with some values of its query changed."""
+
+    def link(**query: Any) -> str:
+        merged = {**known, **query}
+        return "?" + urlencode({name: value for name, value in merged.items() if value not in ("", 0, None)})
+
+    return link
+
+
+def _history_url(root: str, ids: Ids, **query: Any) -> str:
+    given = {name: value for name, value in query.items() if value != ""}
+    return f"{root}/history/{path_of(ids.dag_id, ids.task_id)}?" + urlencode(given)
+
+
+def _measured(points: list[Point]) -> dict[str, str]:
+    return {
+        name: title for name, title in MEASURES.items() if any(name in point.measures for point in points)
+    }
+
+
+def _figures(points: list[Point]) -> list[dict[str, Any]]:
+    """Draw each measure over the runs."""
+    figures = []
+    for name, title in _measured(points).items():
+        values = [point.measures.get(name) for point in points]
+        present = [value for value in values if value is not None]
+        marks = ["" if point.xcoms else "failed" if point.state in _MISSING else "none" for point in points]
+        titles = [
+            f"{point.run_id}: {_measure(point.measures.get(name), name) or point.state or 'none'}"
+            for point in points
+        ]
+        low, high, last = (_measure(value, name) for value in (min(present), max(present), present[-1]))
+        label = f"{title} over {len(points)} runs: lowest {low}, highest {high}, last {last}"
+        drawing = charts.history(values, marks, titles, label)
+        figures.append({"title": title, "low": low, "high": high, "last": last, "drawing": drawing})
+    return figures
+
+
+def _measure(value: float | None, name: str) -> str:
+    if value is None:
+        return ""
+    if name == "bytes":
+        return format_size(int(value))
+    if name == "seconds":
+        return f"{value:.3g} s"
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.6g}"
 
 
 @cache
@@ -148,22 +268,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        size=readable_size, count=lambda number: f"{number:,}", time=_time, share=_share
+        size=format_size, count=lambda number: f"{number:,}", time=_time, share=_share, measure=_measure
     )
     environment.globals.update(
-        histogram=charts.histogram, line=charts.line, heat=charts.heat, bar=charts.bar, scale=charts.scale
-    )
+        histogram=charts.histogram, line=charts.line, heat=charts.heat, bar=charts.bar, scale=charts.scale,
+        limits=limits,
+    )  # fmt: skip
     return environment
-
-
-def readable_size(size: int) -> str:
-    """Write a number of bytes as people read it."""
-    number = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def _time(moment: Any) -> str:

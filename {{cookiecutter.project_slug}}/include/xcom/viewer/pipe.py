@@ -1,7 +1,7 @@
-"""A file that lies elsewhere: the process that decodes asks for its ranges through a pipe.
+"""Ask the API server, through a pipe, for ranges of the payload.
 
-One message of either side is a line of JSON; the answer to ``{"read": [[0, 4], ...]}`` is followed
-by the bytes of all ranges, one after the other.
+Each message is one line of JSON. The answer to ``{"read": [[0, 4], ...]}`` is the bytes of all ranges,
+one after the other.
 """
 
 from __future__ import annotations
@@ -9,51 +9,79 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
 
-__all__ = ["PipedFile", "Window", "asking"]
+__all__ = ["Ask", "PipedFile", "Question", "Ranges", "Window", "asking"]
+
+Ranges = Sequence[tuple[int, int]]
+"""Start and stop of each range."""
+Ask = Callable[[Ranges], list[bytes]]
 
 _BLOCK = 16 * 1024
 
 
+@dataclass(frozen=True)
+class Question:
+    """Which part of a payload to describe.
+
+    Attributes:
+        codec: Name of the codec that wrote the payload.
+        version: Version of the codec's format.
+        part: Member of a zip file.
+        row: First row of a frame.
+        column: First column of a frame.
+        start: First item of a list.
+        index: Position along each axis of an array but the last two.
+        whole: Summarize all rows of a frame, not a sample.
+    """
+
+    codec: str
+    version: int = 1
+    part: str = ""
+    row: int = 0
+    column: int = 0
+    start: int = 0
+    index: list[int] = field(default_factory=list)
+    whole: bool = False
+
+
 class PipedFile(io.RawIOBase):
-    """A readable, seekable file whose blocks are asked for once and kept.
+    """A readable, seekable file that fetches each block once.
 
     Args:
-        size: Of the whole file.
+        size: Bytes of the whole file.
         ask: Takes ranges and returns the bytes of each.
     """
 
-    def __init__(self, size: int, ask: Callable[[Sequence[tuple[int, int]]], list[bytes]]) -> None:
+    def __init__(self, size: int, ask: Ask) -> None:
         self.size = size
         self._ask = ask
         self._blocks: dict[int, bytes] = {}
         self._at = 0
 
-    def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Ask for all of these ranges at once, as far as they are not here yet."""
-        missing = sorted(
-            {
-                block
-                for start, stop in ranges
-                for block in range(max(start, 0) // _BLOCK, -(-min(stop, self.size) // _BLOCK))
-                if block not in self._blocks
-            }
-        )
-        runs: list[list[int]] = []
-        for block in missing:
-            if runs and block == runs[-1][1]:
-                runs[-1][1] += 1
+    def fetch(self, ranges: Ranges) -> None:
+        """Fetch these ranges in one question: a bucket answers several ranges as fast as one."""
+        wanted = {
+            block
+            for start, stop in ranges
+            for block in range(max(start, 0) // _BLOCK, -(-min(stop, self.size) // _BLOCK))
+        }
+        runs: list[tuple[int, int]] = []
+        for block in sorted(wanted - self._blocks.keys()):
+            if runs and runs[-1][1] == block:
+                runs[-1] = (runs[-1][0], block + 1)
             else:
-                runs.append([block, block + 1])
+                runs.append((block, block + 1))
         if not runs:
             return
-        wanted = [(first * _BLOCK, min(last * _BLOCK, self.size)) for first, last in runs]
-        for (first, last), data in zip(runs, self._ask(wanted), strict=True):
+        answers = self._ask([(first * _BLOCK, min(last * _BLOCK, self.size)) for first, last in runs])
+        for (first, last), data in zip(runs, answers, strict=True):
             for block in range(first, last):
                 self._blocks[block] = data[(block - first) * _BLOCK : (block - first + 1) * _BLOCK]
 
     def range(self, start: int, stop: int) -> bytes:
-        """Return the bytes from ``start`` to before ``stop``, fewer at the file's end."""
+        """Return the bytes from ``start`` to before ``stop``, fewer at the end of the file."""
         start, stop = max(start, 0), min(stop, self.size)
         if start >= stop:
             return b""
@@ -86,32 +114,30 @@ class PipedFile(io.RawIOBase):
 
 
 class Window(PipedFile):
-    """A part of a file, as a file: a member of a bundle."""
+    """Part of a file as a file of its own, such as a member of a zip file."""
 
     def __init__(self, file: PipedFile, start: int, size: int) -> None:
         super().__init__(size, self._within)
         self._file = file
         self._start = start
 
-    def _within(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def _within(self, ranges: Ranges) -> list[bytes]:
         moved = [(start + self._start, stop + self._start) for start, stop in ranges]
         self._file.fetch(moved)
         return [self._file.range(start, stop) for start, stop in moved]
 
 
-def asking(
-    questions: io.BufferedIOBase, answers: io.BufferedIOBase
-) -> Callable[[Sequence[tuple[int, int]]], list[bytes]]:
-    """Return the function that asks the API server through a pair of pipes."""
+def asking(questions: BinaryIO, answers: BinaryIO) -> Ask:
+    """Return the function that asks the API server for ranges through a pair of pipes."""
 
-    def ask(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def ask(ranges: Ranges) -> list[bytes]:
         questions.write(json.dumps({"read": list(ranges)}).encode() + b"\n")
         questions.flush()
         pieces = []
         for start, stop in ranges:
             piece = answers.read(stop - start)
             if len(piece) != stop - start:
-                raise EOFError("the API server has hung up")
+                raise EOFError("the API server closed the pipe")
             pieces.append(piece)
         return pieces
 

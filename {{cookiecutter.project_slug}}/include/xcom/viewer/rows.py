@@ -1,22 +1,45 @@
-"""The rows of XComs, read from the metadata database by Airflow's own model; never more than is shown."""
+"""Read XCom rows from the metadata database through Airflow's own models, and no more than is shown."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ReferenceNotAllowedError
 from ..reference import CLASSNAME, PayloadReference
 from . import limits
+from .ids import Ids
 
-__all__ = ["Listing", "Row", "of_instance", "of_run", "with_text"]
+if TYPE_CHECKING:
+    from airflow.models.xcom import XComModel
+    from sqlalchemy.orm import Session
+    from sqlalchemy.sql import ColumnElement
 
-# A reference is at most about 3 KB: its URI is of limited length.
+    # What SQLAlchemy's functions return has no useful type.
+    Where = Sequence[Any]
+    Expression = ColumnElement[Any]
+
+__all__ = [
+    "Instance",
+    "Listing",
+    "Row",
+    "instance_of",
+    "model",
+    "of_instance",
+    "of_run",
+    "open_session",
+    "select_rows",
+    "with_text",
+]
+
+# A reference is at most about 3 KB: the length of its URI is limited.
 _REFERENCE_CHARACTERS = 8192
-_EXTENT_CHARACTERS = 60
+_SHAPE_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -24,61 +47,69 @@ class Row:
     """One XCom.
 
     Attributes:
-        text: The row's JSON text; None if it is longer than was asked for.
-        characters: Of the row's JSON text.
+        characters: Length of the row's JSON text.
+        text: The JSON text; None if it is longer than was asked for.
         reference: What the row refers to; None for a value in the database.
-        problem: Why the row is not a reference that can be followed, though it claims to be one.
+        problem: Why a row that claims to be a reference cannot be followed.
     """
 
+    run_id: str
     task_id: str
     map_index: int
     key: str
-    written: datetime | None
+    timestamp: datetime | None
     characters: int
     text: str | None
-    reference: PayloadReference | None
-    problem: str | None
+    reference: PayloadReference | None = None
+    problem: str = ""
 
     @property
     def stored_bytes(self) -> int:
         """Bytes of the object, or of the text in the database."""
-        return _possible(self.reference.bytes) if self.reference else self.characters
+        return min(self.reference.bytes, limits.LARGEST_BYTES) if self.reference else self.characters
 
     @property
     def raw_bytes(self) -> int:
-        """Bytes of the value in memory, as far as it is known."""
-        return _possible(self.reference.raw_bytes) if self.reference else self.characters
+        """Bytes of the value in memory, as far as known."""
+        return min(self.reference.raw_bytes, limits.LARGEST_BYTES) if self.reference else self.characters
+
+    @property
+    def summary(self) -> dict[str, int | str]:
+        """The reference's summary; empty for a value in the database."""
+        return self.reference.summary if self.reference else {}
 
     @cached_property
+    def value(self) -> Any:
+        """The value of a row in the database as JSON; None if it is unknown."""
+        try:
+            return json.loads(self.text or "null")
+        except (ValueError, RecursionError):
+            return None
+
+    @property
     def type(self) -> str:
         """Type of the value, as people call it."""
         if self.reference:
             return self.reference.type
         if self.problem:
             return "?"
-        if self.text is None:
-            return "JSON"
-        try:
-            value = json.loads(self.text)
-        except (ValueError, RecursionError):
-            return "JSON"
-        if isinstance(value, dict) and isinstance(value.get("__classname__"), str):
-            return str(value["__classname__"]).rpartition(".")[2]
-        return "None" if value is None else type(value).__name__
+        if isinstance(self.value, dict) and isinstance(self.value.get("__classname__"), str):
+            return str(self.value["__classname__"]).rpartition(".")[2]
+        if self.value is None:
+            return "None" if self.text == "null" else "JSON"
+        return type(self.value).__name__
 
     @property
-    def extent(self) -> str:
-        """Rows and columns, a shape, or a number of items."""
-        summary = self.reference.summary if self.reference else {}
+    def shape(self) -> str:
+        """Rows and columns, the shape of an array, or a number of items."""
+        summary = self.summary
         if "rows" in summary:
             columns = f" × {_count(summary['columns'])}" if "columns" in summary else " rows"
             return f"{_count(summary['rows'])}{columns}"
         if "shape" in summary:
             return f"{_count(summary['shape'])} {_count(summary.get('dtype', ''))}".replace(" x ", " × ")
-        for name in ("items", "characters", "parts"):
-            if name in summary:
-                return f"{_count(summary[name])} {name}"
-        return ""
+        counted = [name for name in ("items", "characters", "parts", "files") if name in summary]
+        return f"{_count(summary[counted[0]])} {counted[0]}" if counted else ""
 
 
 @dataclass(frozen=True)
@@ -87,8 +118,8 @@ class Listing:
 
     Attributes:
         rows: The largest ones, at most ``limits.RUN_ROWS``.
-        count: Of all XComs; so are the other numbers.
-        payloads: That lie in the store.
+        count: Number of all XComs; the other numbers are of all of them, too.
+        payloads: Number of XComs in the store.
     """
 
     rows: list[Row]
@@ -98,81 +129,109 @@ class Listing:
     payloads: int
 
 
-def of_instance(dag_id: str, run_id: str, task_id: str, map_index: int) -> list[Row]:
+@dataclass(frozen=True)
+class Instance:
+    """A task instance.
+
+    Attributes:
+        state: None before it is scheduled.
+    """
+
+    state: str | None
+    try_number: int
+
+
+def of_instance(ids: Ids) -> list[Row]:
     """Return the XComs of a task instance, the return value first; long values without their text."""
-    rows = _newest(_rows(_where(dag_id, run_id, task_id, map_index)))
+    rows = _newest(select_rows(_where(ids)))
     return sorted(rows, key=lambda row: (row.key != "return_value", row.key))
 
 
-def with_text(row: Row, dag_id: str, run_id: str) -> Row:
-    """Return the row of a value with its text, unless that is too long to look at."""
+def with_text(row: Row, dag_id: str) -> Row:
+    """Return the row with the text of its value, unless that is too long to show."""
     if row.text is not None or row.characters > limits.INLINE_BYTES:
         return row
-    where = _where(dag_id, run_id, row.task_id, row.map_index, row.key)
-    found = _rows(where, characters=limits.INLINE_BYTES, at_most=1)
+    where = _where(Ids(dag_id, row.run_id, row.task_id, row.map_index), row.key)
+    found = select_rows(where, characters=limits.INLINE_BYTES, at_most=1)
     return found[0] if found else row
 
 
-def of_run(dag_id: str, run_id: str) -> Listing:
-    """Return the XComs of a Dag run, the largest ones if there are more than a page holds."""
-    where = _where(dag_id, run_id)
-    found = _rows(where, is_largest_first=True)
+def of_run(ids: Ids, contains: str = "") -> Listing:
+    """Return the XComs of a Dag run, the largest ones if there are more than a page holds.
+
+    Args:
+        contains: Part of the task ids or XCom keys to list, in any case.
+    """
+    from sqlalchemy import func, or_, select
+
+    where = [model().dag_id == ids.dag_id, model().run_id == ids.run_id]
+    if contains:
+        columns = (model().task_id, model().key)
+        where.append(or_(*(func.lower(one).contains(contains.lower(), autoescape=True) for one in columns)))
+    found = select_rows(where, is_largest_first=True)
     rows = _newest(found)
     if len(found) < limits.RUN_ROWS:
         stored, raw = (sum(getattr(row, name) for row in rows) for name in ("stored_bytes", "raw_bytes"))
         return Listing(rows, len(rows), stored, raw, sum(row.reference is not None for row in rows))
-    from sqlalchemy import func, select
-
-    with _session() as session:
-        is_reference, stored, raw = _sizes(session.get_bind().dialect.name)
-        sums = (func.sum(one) for one in (stored, raw, is_reference))
-        totals = session.execute(select(func.count(), *sums).select_from(_model()).where(*where)).one()
+    with open_session() as session:
+        is_reference, stored_sum, raw_sum = _sizes(session.get_bind().dialect.name)
+        sums = (func.sum(one) for one in (stored_sum, raw_sum, is_reference))
+        totals = session.execute(select(func.count(), *sums).select_from(model()).where(*where)).one()
     return Listing(rows, *(int(number or 0) for number in totals))
 
 
-def _session() -> Any:
+def instance_of(ids: Ids) -> Instance | None:
+    """Return a task instance; None if there is none."""
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import select
+
+    where = [getattr(TaskInstance, name) == value for name, value in ids._asdict().items()]
+    with open_session() as session:
+        found = session.execute(select(TaskInstance.state, TaskInstance.try_number).where(*where)).first()
+    return Instance(None if found[0] is None else str(found[0]), int(found[1])) if found else None
+
+
+def open_session() -> AbstractContextManager[Session]:
+    """Open a session of Airflow's metadata database."""
     from airflow.utils.session import create_session
 
     return create_session()
 
 
-def _model() -> Any:
+def model() -> type[XComModel]:
+    """Return Airflow's model of an XCom, imported at the first request."""
     from airflow.models.xcom import XComModel
 
     return XComModel
 
 
-def _where(
-    dag_id: str, run_id: str, task_id: str | None = None, map_index: int = -1, key: str | None = None
-) -> list[Any]:
-    model = _model()
-    where = [model.dag_id == dag_id, model.run_id == run_id]
-    where += [] if task_id is None else [model.task_id == task_id, model.map_index == map_index]
-    return where if key is None else [*where, model.key == key]
-
-
-def _rows(
-    where: list[Any],
+def select_rows(
+    where: Where,
     *,
     characters: int = _REFERENCE_CHARACTERS,
     at_most: int | None = None,
     is_largest_first: bool = False,
 ) -> list[Row]:
+    """Return rows, the newest first unless the largest are asked for.
+
+    Args:
+        characters: Fetch the text of rows up to this length.
+    """
     from sqlalchemy import case, null, select
 
-    model = _model()
+    xcom = model()
     text, length = _text()
-    with _session() as session:
-        newest = model.timestamp.desc()
-        order = [newest]
+    with open_session() as session:
+        order = [xcom.timestamp.desc()]
         if is_largest_first:
-            order = [_sizes(session.get_bind().dialect.name)[1].desc(), newest]
+            order.insert(0, _sizes(session.get_bind().dialect.name)[1].desc())
         statement = (
             select(
-                model.task_id,
-                model.map_index,
-                model.key,
-                model.timestamp,
+                xcom.run_id,
+                xcom.task_id,
+                xcom.map_index,
+                xcom.key,
+                xcom.timestamp,
                 length,
                 case((length <= characters, text), else_=null()),
             )
@@ -180,39 +239,43 @@ def _rows(
             .order_by(*order)
             .limit(at_most or limits.RUN_ROWS)
         )
-        found = session.execute(statement).all()
-    return [_row(*values) for values in found]
+        return [_row(*values) for values in session.execute(statement)]
+
+
+def _where(ids: Ids, key: str | None = None) -> Where:
+    where = [getattr(model(), name) == value for name, value in ids._asdict().items()]
+    return where if key is None else [*where, model().key == key]
 
 
 def _newest(rows: list[Row]) -> list[Row]:
-    """Keep one row for each key: Airflow 3.4 has one for each attempt and each turn of a loop."""
+    """Keep one row for each key: Airflow 3.4 has one for each try and each iteration of a loop."""
     kept: dict[tuple[str, int, str], Row] = {}
     for row in rows:
-        place = (row.task_id, row.map_index, row.key)
-        before = kept.get(place)
-        if before is None or (row.written and before.written and row.written > before.written):
-            kept[place] = row
+        xcom = (row.task_id, row.map_index, row.key)
+        before = kept.get(xcom)
+        if before is None or (row.timestamp and before.timestamp and row.timestamp > before.timestamp):
+            kept[xcom] = row
     return list(kept.values())
 
 
-def _text() -> tuple[Any, Any]:
+def _text() -> tuple[Expression, Expression]:
     """Return the expressions for a row's text and its length."""
     from sqlalchemy import Text, cast, func
 
-    # As text: SQLite keeps JSON that looks like a number as one, and a long value stays in the database.
-    text = cast(_model().value, Text)
+    # As text: SQLite turns JSON that looks like a number into one, and a long value stays in the database.
+    text = cast(model().value, Text)
     return text, func.coalesce(func.length(text), 4)
 
 
-def _sizes(dialect: str) -> tuple[Any, Any, Any]:
+def _sizes(dialect: str) -> tuple[Expression, Expression, Expression]:
     """Return the expressions for whether a row is a reference (1 or 0), its stored and its raw bytes.
 
-    What a row claims may be no number, or one that no integer of the database holds. For a database
-    whose JSON functions are not known here, references count by the length of their rows.
+    What a row claims may be no number, or one that no integer of the database can hold. In a database whose
+    JSON functions are unknown here, references count by the length of their rows.
     """
     from sqlalchemy import Numeric, and_, case, cast, func, literal
 
-    value = _model().value
+    value = model().value
     text, length = _text()
     most = literal(limits.LARGEST_BYTES)
 
@@ -230,8 +293,7 @@ def _sizes(dialect: str) -> tuple[Any, Any, Any]:
 
     elif dialect == "sqlite":
         is_valid = func.json_valid(text) == 1
-        classname = case((is_valid, func.json_extract(text, "$.__classname__")))
-        is_reference = classname == CLASSNAME
+        is_reference = case((is_valid, func.json_extract(text, "$.__classname__"))) == CLASSNAME
 
         def number(name: str) -> Any:
             path = f"$.__data__.{name}"
@@ -245,11 +307,17 @@ def _sizes(dialect: str) -> tuple[Any, Any, Any]:
 
 
 def _row(
-    task_id: str, map_index: int, key: str, written: datetime | None, characters: int, text: str | None
+    run_id: str,
+    task_id: str,
+    map_index: int,
+    key: str,
+    timestamp: datetime | None,
+    characters: int,
+    text: str | None,
 ) -> Row:
     if text is None and characters <= 4:
         text = "null"
-    reference, problem = None, None
+    reference, problem = None, ""
     if text is not None:
         try:
             reference = PayloadReference.from_row(json.loads(text))
@@ -259,14 +327,9 @@ def _row(
             problem = "The row does not hold JSON."
         except RecursionError:
             pass  # Nested too deep for a reference: a value, which its page may open.
-    return Row(task_id, map_index, key, written, int(characters), text, reference, problem)
-
-
-def _possible(size: int) -> int:
-    """Return what a row claims, at most the size that an object can have."""
-    return min(size, limits.LARGEST_BYTES)
+    return Row(run_id, task_id, map_index, key, timestamp, int(characters), text, reference, problem)
 
 
 def _count(value: object) -> str:
     text = f"{value:,}" if isinstance(value, int) else str(value)
-    return text if len(text) <= _EXTENT_CHARACTERS else f"{text[:_EXTENT_CHARACTERS]}…"
+    return text if len(text) <= _SHAPE_CHARACTERS else f"{text[:_SHAPE_CHARACTERS]}…"

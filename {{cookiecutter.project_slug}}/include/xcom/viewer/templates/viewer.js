@@ -1,7 +1,7 @@
-// Two things that HTML alone cannot do within Airflow's page; without this script all else works.
+// Two things that HTML cannot do inside Airflow's page. Everything else works without this script.
 "use strict";
 
-// Airflow's own switch between light and dark, which is a class of its page.
+// Follow Airflow's switch between light and dark, a class of its page.
 (() => {
   const here = document.documentElement;
   const follow = () => {
@@ -12,7 +12,7 @@
       if (kept === "dark" || kept === "light") here.dataset.theme = kept;
       else delete here.dataset.theme;
     } catch {
-      // Shown by a page of another origin: the browser's preference holds.
+      // Framed by a page of another origin: the browser's preference decides.
     }
   };
   follow();
@@ -26,7 +26,7 @@
   }
 })();
 
-// Airflow 3.1 and 3.2 frame this page so that it may not download; Airflow's page itself may.
+// In Airflow 3.1 and 3.2 the frame may not download, but Airflow's own page may.
 document.addEventListener("click", (event) => {
   const link = event.target instanceof Element && event.target.closest("a[data-download]");
   if (!link || window.parent === window) return;
@@ -40,6 +40,6 @@ document.addEventListener("click", (event) => {
     copy.remove();
     event.preventDefault();
   } catch {
-    // Of another origin: the link does what links do.
+    // Framed by a page of another origin: follow the link as usual.
   }
 });

@@ -1,8 +1,8 @@
-"""The bytes of one payload for a page or a download, and what was checked of them.
+"""Read the bytes of one payload for a page or a download, and say what was checked of them.
 
-Small objects are read whole and checked against the CRC32C of their reference. Of a larger one only
-ranges are read: in a bucket each answer states generation, size and CRC32C of the whole object, which
-are compared; a file is read once for its CRC32C, at several GB/s, unless it is very large.
+Small objects are read whole and compared with the CRC32C of their reference. Larger ones are read by
+ranges: a bucket states generation, size, and CRC32C of the whole object with each answer. A file is read
+once for its CRC32C, at several GB/s, unless it is very large.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from . import limits
 if TYPE_CHECKING:
     from ..reference import PayloadReference
 
-__all__ = ["Held", "Source", "Tally", "open_source"]
+__all__ = ["InMemory", "Source", "Tally", "open_source"]
 
 _WHOLE = "CRC32C of the whole object"
-_STATED = "generation, and the size and CRC32C that the bucket states"
-# Of names that the store writes.
+_STATED = "generation, size, and CRC32C, as stated by the bucket"
+_SIZE = "size only, because the file is large; a task that loads it checks the CRC32C"
+# Lengths of names that the store writes.
 _PREFIX_CHARACTERS = 200
 _FILE_CHARACTERS = 64
-_SIZE = "size only, as it is a large file; a task that reads it checks the CRC32C"
 
 
 class Source(Protocol):
@@ -36,7 +36,7 @@ class Source(Protocol):
 
     Attributes:
         size: Bytes.
-        checked: What was compared with the reference, in words; empty for a value of the database.
+        checked: What was compared with the reference; empty for a value in the database.
     """
 
     size: int
@@ -47,23 +47,23 @@ class Source(Protocol):
 
         Raises:
             PayloadMissingError: The object is gone.
-            PayloadCorruptError: It is another one than the reference says.
+            PayloadCorruptError: It is not the object that the reference names.
             StoreUnavailableError: The store did not answer.
         """
 
     def pieces(self) -> Iterator[bytes]:
-        """Return everything, piece by piece."""
+        """Yield everything, piece by piece."""
 
 
 class Tally:
-    """Adds up what was read from the store, by several threads."""
+    """Counts the bytes that several threads read from the store."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self._lock = Lock()
 
     def add(self, size: int) -> None:
-        """Count some bytes."""
+        """Count ``size`` bytes."""
         with self._lock:
             self.bytes += size
 
@@ -72,15 +72,15 @@ def open_source(reference: PayloadReference, owner: Coordinates, tally: Tally | 
     """Return the bytes that a reference names.
 
     Args:
-        reference: Of the row.
+        reference: From the row.
         owner: The XCom whose row it is.
-        tally: Takes the number of bytes that are read from the store, now and later.
+        tally: Counts the bytes that are read from the store, now and later.
 
     Raises:
-        ReferenceNotAllowedError: They lie outside of what this deployment may read, or belong to another
+        ReferenceNotAllowedError: They are outside of what this deployment may read, or belong to another
             XCom. Nothing was read.
         PayloadMissingError: There is no such object.
-        PayloadCorruptError: It was altered.
+        PayloadCorruptError: The object was altered.
         StoreUnavailableError: The store did not answer.
     """
     tally = tally or Tally()
@@ -94,41 +94,39 @@ def open_source(reference: PayloadReference, owner: Coordinates, tally: Tally | 
             data = b"".join(pieces(store, stored))
         tally.add(len(data))
         _compare(checksum([data]), stored)
-        return Held(data, _WHOLE)
-    # The first byte tells whether it is there and still the same.
+        return InMemory(data, _WHOLE)
+    # The first byte tells whether the object is there and unchanged.
     tally.add(len(store.read(stored, 0, 1, seconds=limits.RANGE_SECONDS)))
     if not isinstance(store, DirectoryStore):
-        return _Ranges(store, stored, _STATED, tally)
+        return _Stored(store, stored, _STATED, tally)
     if stored.size > limits.CHECKED_FILE_BYTES:
-        return _Ranges(store, stored, _SIZE, tally)
+        return _Stored(store, stored, _SIZE, tally)
     tally.add(stored.size)
     _compare(store.describe(stored.uri).crc32c, stored)
-    return _Ranges(store, stored, _WHOLE, tally)
+    return _Stored(store, stored, _WHOLE, tally)
 
 
 def _check_owner(uri: str, owner: Coordinates) -> None:
-    """Refuse a reference to what this deployment wrote for another XCom.
+    """Refuse a reference to the payload of another XCom of this deployment.
 
-    On Airflow 3.0 and 3.1 whoever may write XComs of one Dag can write any reference into them, and would
-    see the payloads of all Dags. Below ``read_uris`` names need not be ours.
+    On Airflow 3.0 and 3.1 people who may write XComs of one Dag can write any reference into them, and
+    would see the payloads of all Dags. Below ``read_uris`` names have another form.
     """
     settings = load_settings()
     if not uri.startswith(settings.root):
         return
-    # The prefix may be another one than today's; it counts for where long segments are cut.
+    # The prefix may have changed since. Its length decides where long segments are cut.
     name = uri.removeprefix(replace(settings, prefix="").root)
     parts = name.split("/")
     prefix, file = "/".join(parts[:-6]), parts[-1]
-    turn = parts[-3] if len(parts) > 5 else ""
-    if owner.map_index == -1 and turn.isdecimal() and len(turn) < 10 and _has_loops():
-        # The folder is that of a turn of a loop, which the row does not tell.
-        owner = owner._replace(map_index=int(turn))
-    is_of_ours = len(prefix) <= _PREFIX_CHARACTERS and len(file) <= _FILE_CHARACTERS
+    iteration = parts[-3] if len(parts) > 5 else ""
+    if owner.map_index == -1 and iteration.isdecimal() and len(iteration) < 10 and _has_loops():
+        # The folder is that of an iteration of a loop, which the row does not name.
+        owner = owner._replace(map_index=int(iteration))
+    is_ours = len(prefix) <= _PREFIX_CHARACTERS and len(file) <= _FILE_CHARACTERS
     unique, _, extension = file.partition(".")
-    if not is_of_ours or name != object_name(prefix, owner, unique, extension):
-        raise ReferenceNotAllowedError(
-            f"The row of {owner} points to {uri}, where another XCom's payload lies", uri=uri
-        )
+    if not is_ours or name != object_name(prefix, owner, unique, extension):
+        raise ReferenceNotAllowedError(f"The row of {owner} points to another XCom's payload: {uri}", uri=uri)
 
 
 def _has_loops() -> bool:
@@ -140,11 +138,11 @@ def _has_loops() -> bool:
 
 def _compare(crc32c: str, stored: Stored) -> None:
     if crc32c != stored.crc32c:
-        raise PayloadCorruptError("has another CRC32C than what was written", uri=stored.uri)
+        raise PayloadCorruptError("the object has another CRC32C than what was written", uri=stored.uri)
 
 
-class Held:
-    """Bytes that are in memory."""
+class InMemory:
+    """A small payload, or a value from the database."""
 
     def __init__(self, data: bytes, checked: str = "") -> None:
         self._data = data
@@ -156,11 +154,13 @@ class Held:
         return self._data[start:stop]
 
     def pieces(self) -> Iterator[bytes]:
-        """Return everything."""
+        """Yield everything at once."""
         yield self._data
 
 
-class _Ranges:
+class _Stored:
+    """An object that is read by ranges."""
+
     def __init__(self, store: Store, stored: Stored, checked: str, tally: Tally) -> None:
         self._store = store
         self._stored = stored
