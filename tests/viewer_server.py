@@ -137,11 +137,7 @@ class ViewerServer:
         self, value: Any, task_id: str, key: str = "return_value", *, map_index: int = -1,
         dag_id: str = "sales", run_id: str = "manual__1", run_after: str = NOW, **summary: Any,
     ) -> Any:  # fmt: skip
-        """Write an XCom as a task does, and return its row.
-
-        Args:
-            summary: More facts of the reference's summary.
-        """
+        """Write an XCom as a task does, with more facts in its summary, and return its row."""
         row = self.store(value, dag_id, run_id, task_id, map_index, key)
         if summary:
             row["__data__"] |= summary

@@ -108,7 +108,8 @@ def test_frame_tells_schema_rows_and_columns(frame_format: str) -> None:
     assert text["top"] == [["b", 3], ["a", 1]]
     assert when["min"].startswith("2013-01-01 00:00:00")
     assert flag["top"] == [["true", 3], ["false", 1]] or flag["top"] == [["True", 3], ["False", 1]]
-    assert nested["nulls"] == 1 and "histogram" not in nested
+    assert nested["nulls"] == 1
+    assert "histogram" not in nested
     assert raw["min"][1] == "0 bytes"
     assert shown["cells"][3][0] is None
     assert shown["cells"][4][7] == ["78 " * 23 + "78", "100 bytes"]
@@ -133,7 +134,8 @@ def test_frame_of_many_rows_reads_little(monkeypatch: pytest.MonkeyPatch) -> Non
     shown = describe(file, Question("arrow-table"))
 
     assert len(shown["columns"]) < 4, "columns beyond the budget wait for their page"
-    assert shown["sampled"] < 400_000 and not shown["columns"][0]["is_whole"]
+    assert shown["sampled"] < 400_000
+    assert not shown["columns"][0]["is_whole"]
     assert file.bytes_read < len(payload) / 4
 
 
@@ -159,9 +161,11 @@ def test_frame_is_sampled_all_over_the_file(frame_format: str, monkeypatch: pyte
     assert (sampled["sampled"], sampled["places"], sampled["can_be_whole"]) == (400, 4, True)
     assert (sampled["columns"][0]["min"], sampled["columns"][0]["max"]) == ("0", "6,099")
     assert f"From 400 of 8,000 rows: the first ones of 4 {name}, spread over the file." in render(sampled)
-    assert "≥</span> 6,099" in render(sampled) and "Read all rows" in render(sampled)
+    assert "≥</span> 6,099" in render(sampled)
+    assert "Read all rows" in render(sampled)
     assert (whole["sampled"], whole["columns"][0]["max"]) == (8000, "7,999")
-    assert "From all 8,000 rows." in render(whole) and "≥" not in render(whole)
+    assert "From all 8,000 rows." in render(whole)
+    assert "≥" not in render(whole)
 
 
 def test_frame_too_large_to_be_read_whole_is_not_offered_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +174,8 @@ def test_frame_too_large_to_be_read_whole_is_not_offered_so(monkeypatch: pytest.
     monkeypatch.setattr(limits, "REQUESTED_BYTES", 1000)
     shown = frame_of(parquet(pa.table({"place": range(80_000)})), whole=True)
 
-    assert shown["sampled"] == limits.SAMPLE_ROWS and not shown["can_be_whole"]
+    assert shown["sampled"] == limits.SAMPLE_ROWS
+    assert not shown["can_be_whole"]
     assert "Read all rows" not in render(shown)
 
 
@@ -303,7 +308,8 @@ def test_array_tells_summary_histogram_and_heat_map() -> None:
     assert (shown["missing"], shown["infinite"], shown["min"], shown["max"]) == (1, 1, "2", "11")
     assert sum(shown["histogram"]) == 10
     levels = bytes.fromhex(shown["heat"]["levels"])
-    assert levels[:3] == b"\x00\x00\x01" and levels[-1] == 255
+    assert levels[:3] == b"\x00\x00\x01"
+    assert levels[-1] == 255
 
 
 def test_array_of_three_dimensions_shows_the_slice_that_is_asked_for() -> None:
@@ -321,10 +327,12 @@ def test_array_offers_every_slice() -> None:
 
     assert shown["heat"]["corner"][0][0] == "100"
     assert page.count('<input type="number" name="index"') == 2
-    assert 'min="0" max="1" value="1"' in page and 'min="0" max="2" value="2"' in page
+    assert 'min="0" max="1" value="1"' in page
+    assert 'min="0" max="2" value="2"' in page
     assert '<input type="hidden" name="key" value="a&lt;b">' in page
     assert page.count('<a role="link" aria-disabled="true">Next</a>') == 2
-    assert "&#39;index&#39;: &#39;0,2&#39;" in page and "&#39;index&#39;: &#39;1,1&#39;" in page
+    assert "&#39;index&#39;: &#39;0,2&#39;" in page
+    assert "&#39;index&#39;: &#39;1,1&#39;" in page
     assert "<form" not in render(described(np.eye(3)))
 
 
@@ -524,11 +532,14 @@ def test_bytes_are_text_or_hexadecimal() -> None:
 
 def render(shown: dict[str, Any]) -> str:
     """Make the part of a page that shows a payload."""
-    environment = pages._environment()
+    environment = pages.environment()
     template = environment.from_string(
         '[% import "parts.html" as parts with context %][[ parts.payload(shown, "") ]]'
     )
-    link = lambda **query: "?" + str(query)  # noqa: E731
+
+    def link(**query: Any) -> str:
+        return f"?{query}"
+
     return template.render(shown=shown, link=link, known={"key": "a<b", "part": ""})
 
 
@@ -556,7 +567,9 @@ def test_page_escapes_names_and_values(text: str) -> None:
     ):
         page = render(described(value))
 
-        assert "<script>" not in page and "<img src=x" not in page and "</style>" not in page
+        assert "<script>" not in page
+        assert "<img src=x" not in page
+        assert "</style>" not in page
         assert "1337" not in page
 
 
@@ -618,7 +631,8 @@ def test_colours_can_be_told_apart(scheme: str) -> None:
     }
     found = {pair: _contrast(*(colours[name] for name in pair)) for pair in wanted}
 
-    assert abs(_contrast("#fff", "#000") - 21) < 0.01 and abs(_contrast("oklch(1 0 0)", "#777") - 4.48) < 0.01
+    assert abs(_contrast("#fff", "#000") - 21) < 0.01
+    assert abs(_contrast("oklch(1 0 0)", "#777") - 4.48) < 0.01
     assert {pair: ratio for pair, ratio in found.items() if ratio < wanted[pair]} == {}
 
 
@@ -734,5 +748,6 @@ def test_setting_that_is_neither_true_nor_false_is_refused() -> None:
     done = load_plugin(VIEWER="maybe")
 
     assert done.returncode != 0
-    assert "SettingsError" in done.stderr and "[gcs_xcom] viewer is 'maybe'" in done.stderr
+    assert "SettingsError" in done.stderr
+    assert "[gcs_xcom] viewer is 'maybe'" in done.stderr
     assert "allowed are true and false" in done.stderr

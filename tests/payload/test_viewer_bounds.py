@@ -210,7 +210,8 @@ def test_picture_beyond_the_limit_is_said_to_be_too_large(
     answer = client.get(f"/image/{PATH}")
 
     assert answer.status_code == 413
-    assert "Too large to show here" in answer.text and "2.9 KiB" in answer.text
+    assert "Too large to show here" in answer.text
+    assert "2.9 KiB" in answer.text
     assert source.asked == 0
 
 
@@ -232,7 +233,7 @@ def test_full_house_is_said_in_words(client: TestClient, show: Any, monkeypatch:
     monkeypatch.setattr(limits, "WAIT_SECONDS", 1.0)
     show(PNG)
     for _ in range(limits.VIEWS_AT_ONCE):
-        app._views.acquire()
+        app.VIEWS.acquire()
     try:
         with ThreadPoolExecutor(12) as pool:
             began = time.monotonic()
@@ -246,7 +247,7 @@ def test_full_house_is_said_in_words(client: TestClient, show: Any, monkeypatch:
             answers = list(pool.map(ask, ["instance", "image"] * 6))
     finally:
         for _ in range(limits.VIEWS_AT_ONCE):
-            app._views.release()
+            app.VIEWS.release()
 
     assert {answer.status_code for answer in answers} == {503}
     assert all("Try again in a few seconds" in answer.text for answer in answers)
@@ -264,12 +265,12 @@ def test_download_waits_for_its_place_before_the_store_is_asked(
     opened: list[Any] = []
     monkeypatch.setattr(app, "open_source", lambda *what: opened.append(what))
     for _ in range(limits.DOWNLOADS_AT_ONCE):
-        app._downloads.acquire()
+        app.DOWNLOADS.acquire()
     try:
         answer = client.get(f"/object/{PATH}")
     finally:
         for _ in range(limits.DOWNLOADS_AT_ONCE):
-            app._downloads.release()
+            app.DOWNLOADS.release()
 
     assert (answer.status_code, opened) == (503, [])
     assert answer.text.startswith("Busy. Too many payloads")
@@ -296,11 +297,13 @@ def test_store_that_hangs_holds_a_view_for_its_time_only(
     answer = client.get(f"/instance/{PATH}")
     spent = time.monotonic() - began
     try:
-        assert "Took too long" in answer.text and "data-download" in answer.text
+        assert "Took too long" in answer.text
+        assert "data-download" in answer.text
         assert spent < 4
         assert all(0 < one <= 1.5 for one in allowed)
         asked = set(children) - before
-        assert asked and not asked & set(_children())
+        assert asked
+        assert not asked & set(_children())
     finally:
         is_over.set()
 
@@ -318,7 +321,7 @@ def test_process_that_decodes_is_the_first_to_end_without_memory(client: TestCli
 
     def look(start: int, stop: int, seconds: float = 0) -> bytes:
         scores.extend(int(Path(f"/proc/{child}/oom_score_adj").read_text()) for child in _children())
-        return source._data[start:stop]
+        return PNG[start:stop]
 
     source.read = look  # type: ignore[method-assign]
     client.get(f"/instance/{PATH}")
@@ -341,7 +344,8 @@ def test_what_nobody_thought_of_is_a_page_of_ours(
     answer = client.get(f"/instance/{PATH}")
 
     assert answer.status_code == 500
-    assert "The viewer failed" in answer.text and "secret" not in answer.text
+    assert "The viewer failed" in answer.text
+    assert "secret" not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"] == "no-store"
 
@@ -374,7 +378,7 @@ def test_view_that_fails_is_one_line_in_the_log(
         places = app.Throttle(1)
         places.acquire()
         monkeypatch.setattr(limits, "WAIT_SECONDS", 0.1)
-        monkeypatch.setattr(app, "_downloads" if page == "object" else "_views", places)
+        monkeypatch.setattr(app, "DOWNLOADS" if page == "object" else "VIEWS", places)
     with capture_logs() as lines:
         monkeypatch.setattr(views, "log", views.structlog.get_logger("test"))
         client.get(f"/{page}/{PATH}")
@@ -420,7 +424,8 @@ def test_line_of_the_log_holds_no_control_character(
     (line,) = lines
 
     assert line["task_id"] == "a\\x1bb\\x85c\\u2028d"
-    assert line["key"].startswith("\\nkkk") and line["key"].endswith("… (2001 characters)")
+    assert line["key"].startswith("\\nkkk")
+    assert line["key"].endswith("… (2001 characters)")
     assert len(line["key"]) < 600
 
 
@@ -430,5 +435,6 @@ def test_bundle_that_is_none_has_no_picture(client: TestClient, show: Any) -> No
     answer = client.get(f"/image/{PATH}&part=0.bin")
 
     assert answer.status_code == 422
-    assert "Cannot be shown here" in answer.text and "not a zip file" in answer.text
+    assert "Cannot be shown here" in answer.text
+    assert "not a zip file" in answer.text
     assert "altered" not in answer.text

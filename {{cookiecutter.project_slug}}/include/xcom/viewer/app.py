@@ -43,8 +43,8 @@ _FILES = Path(__file__).parent / "templates"
 _INSTANCE = ("dag_id", "run_id", "task_id", "map_index")
 _NO_KEY = "This task instance has no XCom with this key: it has not pushed it, or the XCom was deleted."
 _NO_IMAGE = "This XCom is not an image."
-_views = Throttle(limits.VIEWS_AT_ONCE)
-_downloads = Throttle(limits.DOWNLOADS_AT_ONCE)
+VIEWS = Throttle(limits.VIEWS_AT_ONCE)
+DOWNLOADS = Throttle(limits.DOWNLOADS_AT_ONCE)
 
 
 def make_app() -> FastAPI:
@@ -208,7 +208,7 @@ def _opened(row: Row, ids: Ids, question: Question, view: View) -> Opened:
     """Describe what a row refers to or holds, or say why that cannot be shown."""
     codec, version = (row.reference.codec, row.reference.codec_version) if row.reference else ("json", 1)
     try:
-        with _views.admitted():
+        with VIEWS.admitted():
             source = _source(row, ids, view)
             shown = inspect(source, replace(question, codec=codec, version=version))
     except PayloadError as error:
@@ -226,11 +226,11 @@ def _object(request: Request, user: GetUserDep, key: str) -> Response:
     with View("xcom payload downloaded", user, ids, key, "sent") as view:
         _check(request, user, ids)
         row = _row(ids, key)
-        _downloads.acquire()
+        DOWNLOADS.acquire()
         try:
             source = _source(row, ids, view)
         except BaseException as error:
-            _downloads.release()
+            DOWNLOADS.release()
             raise answers.refusal(error) from error
         # From here on the answer leaves the throttle and writes the line of the log.
         view.is_streaming = True
@@ -263,7 +263,7 @@ class _Download(StreamingResponse):
             self._view.fail(error)
             raise
         finally:
-            _downloads.release()
+            DOWNLOADS.release()
             if not is_whole and self._view.outcome == "sent":
                 self._view.outcome = "broken off"
             self._view.write()
@@ -278,7 +278,7 @@ def _image(request: Request, user: GetUserDep, key: str, part: str = "") -> Resp
         if row.reference is None or row.reference.codec not in ("bytes", "tagged-json"):
             raise HTTPException(404, _NO_IMAGE)
         try:
-            with _views.admitted():
+            with VIEWS.admitted():
                 data = _image_bytes(row, ids, part, view)
         except PayloadError as error:
             raise answers.refusal(error) from error

@@ -23,7 +23,7 @@ from .rows import Listing, Row
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Comparison", "Opened", "Page", "compare", "history", "instance", "message", "run"]
+__all__ = ["Comparison", "Opened", "Page", "compare", "environment", "history", "instance", "message", "run"]
 
 _MISSING = ("failed", "upstream_failed")
 
@@ -37,7 +37,7 @@ class Page:
 
     def render(self, nonce: str = "") -> str:
         """Return the HTML."""
-        return _environment().get_template(self.template).render(**self.values, nonce=nonce)
+        return environment().get_template(self.template).render(**self.values, nonce=nonce)
 
 
 @dataclass(frozen=True)
@@ -251,10 +251,11 @@ def _measure(value: float | None, name: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the templates, with the filters and charts that they use."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -267,14 +268,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         size=format_size, count=lambda number: f"{number:,}", time=_time, share=_share, measure=_measure
     )
-    environment.globals.update(
+    made.globals.update(
         histogram=charts.histogram, line=charts.line, heat=charts.heat, bar=charts.bar, scale=charts.scale,
         limits=limits,
     )  # fmt: skip
-    return environment
+    return made
 
 
 def _time(moment: Any) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "of_instance",
     "of_run",
     "open_session",
+    "parse_row",
     "select_rows",
     "with_text",
 ]
@@ -239,7 +240,7 @@ def select_rows(
             .order_by(*order)
             .limit(at_most or limits.RUN_ROWS)
         )
-        return [_row(*values) for values in session.execute(statement)]
+        return [parse_row(*values) for values in session.execute(statement)]
 
 
 def _where(ids: Ids, key: str | None = None) -> Where:
@@ -306,7 +307,7 @@ def _sizes(dialect: str) -> tuple[Expression, Expression, Expression]:
     return case((is_reference, 1), else_=0), number("bytes"), number("raw_bytes")
 
 
-def _row(
+def parse_row(
     run_id: str,
     task_id: str,
     map_index: int,
@@ -315,6 +316,7 @@ def _row(
     characters: int,
     text: str | None,
 ) -> Row:
+    """Return a row as it was selected: what is malformed in it becomes its ``problem``."""
     if text is None and characters <= 4:
         text = "null"
     reference, problem = None, ""
