@@ -141,7 +141,10 @@ def _leaf_count(kind: pa.DataType) -> int:
     """Return how many Parquet columns hold one column of this type."""
     import pyarrow as pa
 
-    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaf_count(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _leaf_count(kind.value_type)
     return sum(_leaf_count(kind.field(at).type) for at in range(kind.num_fields)) or 1
 
 
