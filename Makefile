@@ -34,9 +34,14 @@ bench: $(READY)  ## Measure the backend beside others, write docs/performance.md
 	$(PY) benchmarks/bench.py $(ARGS)
 
 lint: $(READY)  ## Check style, types and spelling
-	$(PY) -m ruff check .
+	$(PY) -m ruff check --config pyproject.toml --extend-ignore I001 .
+	$(PY) -m ruff check --select I .
 	$(PY) -m ruff format --check .
-	cd '{{cookiecutter.project_slug}}' && '$(CURDIR)/$(PY)' -m mypy --config-file pyproject.toml --cache-dir '$(CURDIR)/.mypy_cache' include
+	$(PY) -m mypy '{{cookiecutter.project_slug}}/include'
+	$(VENV)/bin/codespell
+	$(PY) -m yamllint --strict .github .yamllint.yaml mkdocs.yml
+	$(VENV)/bin/shellcheck .ci/run scripts/make-environment
+	$(VENV)/bin/zizmor --offline --no-progress --quiet .github
 
 docs: $(READY)  ## Build the documentation as a site in .site, check its links (ARGS=--external: all of them)
 	PYTHONPATH=scripts $(VENV)/bin/zensical build --clean --strict
