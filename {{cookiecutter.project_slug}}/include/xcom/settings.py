@@ -60,7 +60,8 @@ class Settings:
         max_payload_bytes: Larger payloads are neither written nor read; holds for the encoded bytes
             and for what they expand to.
         concurrency: Payloads in flight at once when many are loaded.
-        timeout_seconds: For one store or load, all tries and waits together.
+        timeout_seconds: For one request to the store, with its retries and waits: a store or load, or
+            one part of a large one.
         frame_format: ``parquet`` (every tool reads it) or ``arrow`` (several times faster).
         inexact: What happens to a value of which some part has no exact form: ``warn`` stores the
             part as Airflow's default backend would and logs a warning, ``refuse`` fails the task.

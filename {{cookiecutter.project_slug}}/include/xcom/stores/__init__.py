@@ -1,7 +1,12 @@
 """Where payloads are: a bucket of Google Cloud Storage, or a directory.
 
-A store knows objects and bytes, not values. Names are unique and objects are never overwritten: a
-reader gets the bytes that were written under a reference, or an error.
+A store knows objects and bytes, not values::
+
+    contract     what a store is                         directory    files below a directory
+    bucket       small objects, and large ones by        transfers    parts and ranges over several connections
+    json_api     one request of the JSON API             retries      what is tried again, and for how long
+    transport    HTTP within a time limit                refusals     what the server's refusals mean
+    credentials  tokens of the Airflow connection        checksums    CRC32C
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from functools import cache
 from threading import RLock
 from urllib.parse import urlsplit
 
-from ..errors import ReferenceNotAllowedError
+from ..errors import ReferenceNotAllowedError, shortened
 from ..settings import Settings, load_settings
 from .checksums import Checksum, checksum
 from .contract import PAGE_OBJECTS, Buffer, Listed, Progress, Store, Stored, is_part, is_utf8, pieces
@@ -36,7 +41,7 @@ __all__ = [
 
 
 def own_store() -> Store:
-    """Return the store that this deployment writes to; one for each process.
+    """Return the store that this deployment writes to, one per process.
 
     Raises:
         SettingsError: The settings are incomplete or wrong.
@@ -46,7 +51,7 @@ def own_store() -> Store:
 
 
 def store_of(uri: str) -> Store:
-    """Return the store that a reference's object lies in.
+    """Return the store that has a reference's object.
 
     Raises:
         ReferenceNotAllowedError: The URI is outside this deployment's bucket and prefix, and outside
@@ -55,12 +60,10 @@ def store_of(uri: str) -> Store:
     settings = load_settings()
     if not settings.allows(uri) or not is_utf8(uri):
         allowed = ", ".join((settings.root, *settings.read_uris))
-        # Lone surrogates would stop whoever prints the message.
-        uri = uri.encode(errors="backslashreplace").decode()
         raise ReferenceNotAllowedError(
-            f"The XCom row points to {uri}, which is outside of what this deployment may read ({allowed}). "
-            "Nothing was read or deleted. If the place is right, add it to [gcs_xcom] read_uris; else "
-            "find out who wrote the row, and clear the task.",
+            f"The XCom row points to {shortened(uri)}, which is outside of what this deployment may read "
+            f"({allowed}). If that place is right, add it to [gcs_xcom] read_uris; otherwise find out who wrote "
+            "the row, and clear the task. Nothing was read or deleted.",
             uri=uri,
         )
     if uri.startswith(settings.root):
@@ -71,8 +74,8 @@ def store_of(uri: str) -> Store:
     return _store(settings, root.rstrip("/"))
 
 
-# One thread at a time: opening a store may ask Airflow for a connection, which before 3.2 mixes up the
-# answers to threads that ask at once; and all of them then share the store, and so its token.
+# One thread at a time: opening a store may ask Airflow for a connection, and before 3.2 Airflow mixes up
+# the answers to threads that ask at once. All of them then share the store, and so its token.
 _opening = RLock()
 
 

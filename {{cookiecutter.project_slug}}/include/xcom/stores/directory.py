@@ -21,6 +21,7 @@ from ..errors import (
     PayloadMissingError,
     ReferenceNotAllowedError,
     StoreUnavailableError,
+    shortened,
 )
 from .checksums import Checksum
 from .contract import (
@@ -257,14 +258,16 @@ class DirectoryStore:
     def _resolve(self, uri: str) -> Path:
         name = uri.removeprefix(f"{self._root}/")
         if name == uri or "\0" in name or not is_utf8(name) or {"", ".", ".."} & set(name.split("/")):
-            raise ReferenceNotAllowedError(f"{uri} does not name a file below {self._root}", uri=uri)
+            raise ReferenceNotAllowedError(
+                f"{shortened(uri)} does not name a file below {self._root}", uri=uri
+            )
         return self._path / name
 
     def _check_inside(self, path: Path, uri: str) -> None:
         """Refuse folders that are links out of the directory."""
         if not path.parent.resolve().is_relative_to(self._path.resolve()):
             raise ReferenceNotAllowedError(
-                f"{uri} leads out of {self._root} through a symbolic link; nothing was read or written",
+                f"{shortened(uri)} leads out of {self._root} through a symbolic link; nothing was read or written",
                 uri=uri,
             )
 
@@ -305,7 +308,7 @@ def _translated(uri: str, verb: str) -> Iterator[None]:
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "Look at the file system")
         raise StoreUnavailableError(
-            f"{error.strerror or error}. {advice}, then clear the task. Could not {verb} {uri}; nothing "
+            f"{error.strerror or error}. {advice}, then clear the task. Could not {verb} {shortened(uri)}; nothing "
             "half-written can be read.",
             uri=uri,
         ) from error

@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
-from ..errors import PayloadMissingError, StoreUnavailableError
+from ..errors import PayloadMissingError, StoreUnavailableError, shortened
 from .transport import Answer, Damaged, reason
 
 __all__ = ["Request", "is_policy", "refuse"]
@@ -170,7 +170,13 @@ def refuse(answer: Answer, request: Request) -> NoReturn:
         kind = "serviceAccount" if email[1].endswith("gserviceaccount.com") else "user"
         member = f"{kind}:{email[1]}"
     if known:
-        facts = {**request._asdict(), "permission": permission, "role": role, "member": member}
+        facts = {
+            **request._asdict(),
+            "uri": shortened(uri),
+            "permission": permission,
+            "role": role,
+            "member": member,
+        }
         advice = f"{known.means}. {known.remedy}".format(**facts)
     elif status < 400:
         target = urlsplit(answer.headers.get("location", ""))
@@ -181,7 +187,7 @@ def refuse(answer: Answer, request: Request) -> NoReturn:
     else:
         advice, said = f"{said}. The request needs {request.permission}; retrying will not help", ""
     raise StoreUnavailableError(
-        f"{advice}. Could not {request.verb} {uri}" + (f": {said}." if said else "."),
+        f"{advice}. Could not {request.verb} {shortened(uri)}" + (f": {said}." if said else "."),
         uri=uri,
         status=status,
         permission=permission if known and "{permission}" in known.means else None,

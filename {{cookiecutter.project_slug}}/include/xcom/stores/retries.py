@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import StoreUnavailableError
+from ..errors import StoreUnavailableError, shortened
 from .transport import Damaged, Transient, time_limit
 
 __all__ = ["retrying"]
@@ -38,6 +38,7 @@ def retrying(attempt: Callable[[], _T], verb: str, uri: str, seconds: float, end
             times in a row.
     """
     started = time.monotonic()
+    what = f"{verb} {shortened(uri)}"
     tries = damaged = 0
     before = ""
     with time_limit(seconds):
@@ -55,7 +56,7 @@ def retrying(attempt: Callable[[], _T], verb: str, uri: str, seconds: float, end
                     raise StoreUnavailableError(
                         f"Data is altered in transit: {problem}, {damaged} times in a row. Look for a proxy "
                         f"between here and {endpoint} that changes bodies, or for faulty memory. Could not "
-                        f"{verb} {uri}.",
+                        f"{what}.",
                         uri=uri,
                     ) from problem
                 # Jitter: many tasks that were refused at once must not return at once.
@@ -64,12 +65,10 @@ def retrying(attempt: Callable[[], _T], verb: str, uri: str, seconds: float, end
                 if passed + wait >= seconds:
                     raise StoreUnavailableError(
                         f"{said}. Check that {endpoint} can be reached from here, then clear the task. "
-                        f"Could not {verb} {uri}: giving up after {tries} tries in {passed:.1f} s, "
+                        f"Could not {what}: giving up after {tries} tries in {passed:.1f} s, "
                         f"because the next retry, in {wait:.1f} s, would exceed {seconds:g} s ([gcs_xcom] "
                         "timeout_seconds). At worst an unreferenced object remains; the sweep removes it.",
                         uri=uri,
                     ) from problem
-                log.warning(
-                    "Could not %s %s at try %d: %s. Retrying in %.1f s", verb, uri, tries, problem, wait
-                )
+                log.warning("Could not %s at try %d: %s. Retrying in %.1f s", what, tries, problem, wait)
                 time.sleep(wait)
