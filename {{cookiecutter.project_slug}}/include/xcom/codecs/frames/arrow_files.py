@@ -254,7 +254,10 @@ def _read_parquet(payload: memoryview, max_bytes: int) -> pa.Table:
     needed = _null_bytes(schema, facts.num_rows) + _parquet_bytes(facts, texts)
     check_size(needed, max_bytes)
     # Text is read as dictionaries where the file has them: faster, and counted before it is spread.
-    table = pq.ParquetFile(pa.BufferReader(source), metadata=facts, read_dictionary=texts).read()
+    groups = map(facts.row_group, range(facts.num_row_groups))
+    chunks = [group.column(leaf) for group in groups for leaf in range(facts.num_columns)]
+    repeated = {chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page}.intersection(texts)
+    table = pq.ParquetFile(pa.BufferReader(source), metadata=facts, read_dictionary=list(repeated)).read()
     table.validate(full=True)  # Offsets and text are checked before anything follows them.
     columns = []
     for field, column in zip(schema, table.columns, strict=True):
