@@ -129,11 +129,13 @@ def test_third_party_imports_are_required(project: Path) -> None:
     # What every Airflow brings, and what is asked for only where it is installed.
     airflows = {
         "airflow",
+        "dateutil",
         "fastapi",
         "jinja2",
         "markupsafe",
         "packaging",
         "pendulum",
+        "pydantic_core",
         "pydantic",
         "sqlalchemy",
         "starlette",

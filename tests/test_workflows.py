@@ -103,7 +103,7 @@ def test_commands_of_the_project_s_workflow_are_those_of_its_readme(
     jobs = yaml.safe_load(workflow_of(project).read_text())["jobs"]
 
     commands = [step["run"] for step in jobs["test"]["steps"] if "run" in step]
-    assert len(commands) == 5
+    assert len(commands) == 4
     for command in commands:
         assert command in readme, command
     (python,) = (step["with"]["python-version"] for step in jobs["test"]["steps"] if "setup" in str(step))

