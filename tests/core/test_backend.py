@@ -211,7 +211,8 @@ def test_payload_over_the_limit_is_not_uploaded(
     configure(monkeypatch, max_payload_bytes="100000")
 
     with pytest.raises(
-        PayloadTooLargeError, match=r"^148891 bytes are more than .*max_payload_bytes, 100000: write"
+        PayloadTooLargeError,
+        match=r"^148891 bytes are more than .*max_payload_bytes, 100000: return it as a Table",
     ):
         push(RECORDS)
     with pytest.raises(PayloadTooLargeError):

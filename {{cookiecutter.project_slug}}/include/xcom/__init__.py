@@ -1,15 +1,38 @@
-"""Payloads of XComs: settings, references, codecs, stores and errors of the backend.
+"""What tasks import, and the core of ``include.xcom_backend``.
 
-``load_all`` is for tasks; everything else is for ``include.xcom_backend``.
+For tasks: ``File``, ``Table``, and ``Items`` for values larger than memory, ``pull`` for XComs that are
+not loaded, ``load_all`` for what mapped tasks returned (docs/large-values.md).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "load_all"]
+if TYPE_CHECKING:
+    from .handles.files import File
+    from .handles.items import Items
+    from .handles.tables import Table
+    from .handles.xcoms import XComHandle, pull
+
+__all__ = ["File", "Items", "Table", "XComHandle", "__version__", "load_all", "pull"]
 
 __version__ = "1.0.0"
+
+# Imported at first use: every task imports this package, and few need handles.
+_HANDLES = {
+    "File": "files",
+    "Items": "items",
+    "Table": "tables",
+    "XComHandle": "xcoms",
+    "pull": "xcoms",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HANDLES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".handles.{_HANDLES[name]}", __name__), name)
 
 
 def load_all(values: Any) -> list[Any]:

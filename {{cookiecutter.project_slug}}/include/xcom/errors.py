@@ -6,9 +6,11 @@
     ├── PayloadMissingError        the object that a row refers to is gone
     ├── PayloadExistsError         a create-only write found another object under its name
     ├── PayloadCorruptError        size, checksum, or format is not what was written
-    ├── PayloadTooLargeError       over [gcs_xcom] max_payload_bytes, encoded or decoded
+    ├── PayloadTooLargeError       over [gcs_xcom] max_payload_bytes or max_file_bytes
     ├── UnsupportedTypeError       no codec stores this value, or it cannot be read here (also a TypeError)
     ├── ReferenceNotAllowedError   the row is malformed, or names an object outside this deployment
+    ├── SourceFileError            a file to be stored is gone, or changed while it was read (also an OSError)
+    ├── TemporarySpaceError        no room, or no right, to write a temporary file
     ├── StoreUnavailableError      the store refused, or did not answer within timeout_seconds
     └── SettingsError              [gcs_xcom] has an invalid value (also a ValueError)
 
@@ -30,7 +32,9 @@ __all__ = [
     "PayloadTooLargeError",
     "ReferenceNotAllowedError",
     "SettingsError",
+    "SourceFileError",
     "StoreUnavailableError",
+    "TemporarySpaceError",
     "UnsupportedTypeError",
     "shortened",
 ]
@@ -172,6 +176,43 @@ class ReferenceNotAllowedError(PayloadError):
         "Find out who wrote the row, then clear that task. If the place belongs to another deployment of yours, "
         "add it to [gcs_xcom] read_uris"
     )
+
+
+class SourceFileError(PayloadError, OSError):
+    """A file or folder that a task returned cannot be stored. Nothing that could be read was left."""
+
+    title = "File cannot be stored"
+    advice = "Close the file, and let nothing write to it while the task returns it; then clear the task"
+
+
+class TemporarySpaceError(PayloadError):
+    """A temporary file cannot be written: the disk has no room for it, or the directory is not writable.
+
+    Args:
+        message: Text for people.
+        needed: Bytes of the file.
+        free: Bytes free on the disk.
+        uri: Object that was to be downloaded.
+        generation: Generation of that object.
+    """
+
+    title = "No room for a temporary file"
+    advice = (
+        "Point [gcs_xcom] temporary_directory to a larger disk, or read the handle without downloading it"
+    )
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        needed: int | None = None,
+        free: int | None = None,
+        uri: str | None = None,
+        generation: str | None = None,
+    ) -> None:
+        super().__init__(message, uri=uri, generation=generation)
+        self.needed = needed
+        self.free = free
 
 
 class StoreUnavailableError(PayloadError):

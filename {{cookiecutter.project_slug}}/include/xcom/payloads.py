@@ -6,19 +6,18 @@ import logging
 import re
 import time
 from collections import namedtuple
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from uuid import uuid4
 
 from airflow.sdk.bases.xcom import BaseXCom
 
 from . import codecs, metrics
-from .codecs.base import Change, Encoded, type_name
+from .codecs.base import HANDLE_KINDS, Change, type_name
 from .codecs.inline import Inline
 from .errors import (
     PayloadCorruptError,
@@ -28,9 +27,13 @@ from .errors import (
     UnsupportedTypeError,
     shortened,
 )
-from .reference import Coordinates, PayloadReference, coordinates_of, object_name
-from .settings import SECTION, load_settings
-from .stores import Store, own_store, store_of
+from .handles.uploads import Uploads, is_handle
+from .reference import Coordinates, PayloadReference, cause_and_remedy, explained
+from .settings import SECTION, Settings, load_settings
+from .stores import Store, Stored, own_store, store_of
+
+if TYPE_CHECKING:
+    from .handles.base import Handle
 
 __all__ = ["load", "load_many", "purge", "rows_only", "store"]
 
@@ -65,7 +68,8 @@ def rows_only() -> Iterator[None]:
 def store(value: Any, coordinates: Coordinates) -> Any:
     """Store a value and return its row: the value itself if it may stay inline, else a reference.
 
-    One request to the store, or none. Holds the value and its encoded bytes in memory, once each.
+    One request to the store, or none. Holds the value and its encoded bytes in memory, once each; those
+    of handles in it are streamed.
 
     Raises:
         UnsupportedTypeError: The value can be stored neither exactly nor as Airflow's default would;
@@ -80,79 +84,118 @@ def store(value: Any, coordinates: Coordinates) -> Any:
         return BaseXCom.serialize_value(value)
     with _errors_unfolded():
         started = time.monotonic()
-        encoded = _encode(value, coordinates)
-        if isinstance(encoded, Inline):
-            return encoded.row
-        reference = _put(encoded, coordinates)
+        uploads = Uploads(coordinates, load_settings())
+        try:
+            stored = _store_handle(value, uploads) if is_handle(value) else _store_value(value, uploads)
+        except BaseException:
+            uploads.discard()
+            raise
+        if isinstance(stored, Inline):
+            return stored.row
         seconds = time.monotonic() - started
-        metrics.record("store", reference.bytes, seconds)
+        metrics.record("store", stored.bytes, seconds)
         # Of the form that log searches take apart: no word of it has a space, and none is of the value.
         log.info(
             "Stored XCom payload dag_id=%s run_id=%s task_id=%s map_index=%d key=%s type=%s codec=%s "
             "bytes=%d raw_bytes=%d seconds=%.3f uri=%s",
             *coordinates[:4],
             quote(coordinates.key, safe="/:@+", errors="replace"),
-            *(encoded.type, encoded.codec, reference.bytes, encoded.raw_bytes, seconds, reference.uri),
+            *(stored.type, stored.codec, stored.bytes, stored.raw_bytes, seconds, stored.uri),
         )
-        return reference.to_row()
+        return stored.to_row()
 
 
-def _encode(value: Any, coordinates: Coordinates) -> Inline | Encoded:
-    settings = load_settings()
+def _store_value(value: Any, uploads: Uploads) -> Inline | PayloadReference:
+    settings, coordinates = uploads.settings, uploads.coordinates
     try:
-        encoded = codecs.encode(value, settings)
-        if encoded.changes and settings.inexact == "refuse":
-            first = encoded.changes[0]
-            raise UnsupportedTypeError(
-                f"it would come back as {first.after}; return that, or set [{SECTION}] inexact = warn",
-                path=first.path,
-                type=first.before,
-            )
+        encoded = codecs.encode(value, settings, uploads)
+        changes = (*encoded.changes, *uploads.changes)
+        _refuse_changes(changes, settings)
     except UnsupportedTypeError as error:
         raise _refused(error, value, coordinates) from error.__cause__
     except Exception as error:  # Values run code of others: properties, serialisers, comparisons.
+        if error is uploads.error:
+            raise  # Of the store, or of an iterator that a handle was made of.
         text = f"{type(error).__name__} while it was encoded: {error!s:.200}"
         raise _refused(UnsupportedTypeError(text), value, coordinates) from error
-    if encoded.changes:
+    _warn_of_changes(changes, coordinates)
+    if isinstance(encoded, Inline):
+        return encoded
+    largest = max(encoded.size, encoded.raw_bytes)
+    if largest > settings.max_payload_bytes:
+        raise PayloadTooLargeError(
+            f"{largest} bytes are more than [{SECTION}] max_payload_bytes, {settings.max_payload_bytes}: "
+            "return it as a Table, File, or Items (docs/large-values.md), split the task with .expand(), or "
+            f"raise the setting. Nothing was uploaded. {coordinates}, {encoded.raw_bytes} bytes, "
+            f"{encoded.size} encoded ({encoded.codec}).",
+            size=largest,
+            limit=settings.max_payload_bytes,
+        )
+    try:
+        stored = uploads.put(encoded.parts, encoded.extension)
+    except PayloadError as error:
+        raise error.reworded(f"{error} {coordinates}.") from error.__cause__
+    facts = _facts(changes, uploads.attachments)
+    return _reference(
+        stored, encoded.type, encoded.codec, encoded.version, encoded.raw_bytes, {**encoded.summary, **facts}
+    )
+
+
+def _store_handle(handle: Handle, uploads: Uploads) -> PayloadReference:
+    try:
+        stored, summary = uploads.store(handle)
+        _refuse_changes(uploads.changes, uploads.settings)
+    except UnsupportedTypeError as error:
+        raise _refused(error, handle, uploads.coordinates) from error.__cause__
+    except PayloadError as error:
+        raise error.reworded(f"{error} {uploads.coordinates}.") from error.__cause__
+    _warn_of_changes(uploads.changes, uploads.coordinates)
+    facts = _facts(uploads.changes, uploads.attachments)
+    kind = type(handle)
+    return _reference(stored, kind.__name__, kind.kind, kind.version, stored.size, {**summary, **facts})
+
+
+def _reference(
+    stored: Stored, type: str, codec: str, version: int, raw_bytes: int, summary: dict[str, int | str]
+) -> PayloadReference:
+    return PayloadReference(
+        uri=stored.uri,
+        type=type,
+        bytes=stored.size,
+        raw_bytes=raw_bytes,
+        codec=codec,
+        codec_version=version,
+        crc32c=stored.crc32c,
+        generation=stored.generation,
+        summary=summary,
+    )
+
+
+def _facts(changes: Sequence[Change], attachments: int) -> dict[str, int | str]:
+    """Return what a summary says of a value beside what its codec does."""
+    facts = {"inexact": sum(change.places for change in changes), "attachments": attachments}
+    return {name: number for name, number in facts.items() if number}
+
+
+def _refuse_changes(changes: Sequence[Change], settings: Settings) -> None:
+    if changes and settings.inexact == "refuse":
+        first = changes[0]
+        raise UnsupportedTypeError(
+            f"it would come back as {first.after}; return that, or set [{SECTION}] inexact = warn",
+            path=first.path,
+            type=first.before,
+        )
+
+
+def _warn_of_changes(changes: Sequence[Change], coordinates: Coordinates) -> None:
+    if changes:
         log.warning(
             "%s comes back inexact: %s. Airflow's default backend changes these parts too. Return plain "
             "types to avoid this; [%s] inexact = refuse makes it an error.",
             coordinates,
-            "; ".join(map(_described, encoded.changes)),
+            "; ".join(map(_described, changes)),
             SECTION,
         )
-    return encoded
-
-
-def _put(encoded: Encoded, coordinates: Coordinates) -> PayloadReference:
-    settings = load_settings()
-    largest = max(encoded.size, encoded.raw_bytes)
-    if largest > settings.max_payload_bytes:
-        raise PayloadTooLargeError(
-            f"{largest} bytes are more than [{SECTION}] max_payload_bytes, {settings.max_payload_bytes}: write "
-            "the data to a table or file and return its name, split the task with .expand(), or raise the "
-            f"setting. Nothing was uploaded. {coordinates}, {encoded.raw_bytes} bytes, {encoded.size} encoded "
-            f"({encoded.codec}).",
-            size=largest,
-            limit=settings.max_payload_bytes,
-        )
-    name = object_name(settings.prefix, coordinates, uuid4().hex, encoded.extension)
-    try:
-        stored = own_store().put(name, encoded.parts)
-    except PayloadError as error:
-        raise error.reworded(f"{error} {coordinates}.") from error.__cause__
-    inexact = sum(change.places for change in encoded.changes)
-    return PayloadReference(
-        uri=stored.uri,
-        type=encoded.type,
-        bytes=stored.size,
-        raw_bytes=encoded.raw_bytes,
-        codec=encoded.codec,
-        codec_version=encoded.version,
-        crc32c=stored.crc32c,
-        generation=stored.generation,
-        summary={**encoded.summary, "inexact": inexact} if inexact else encoded.summary,
-    )
 
 
 def load(row: Any) -> Any:
@@ -173,6 +216,8 @@ def load(row: Any) -> Any:
         return row
     with _errors_unfolded():
         reference = PayloadReference.from_row(row)
+        if reference is not None and reference.codec in HANDLE_KINDS:
+            return _handle(reference)
         if reference is not None:
             return _follow(reference, store_of(reference.uri))
         if type(row) is str and _LEGACY.fullmatch(row) and load_settings().legacy_references:
@@ -180,8 +225,18 @@ def load(row: Any) -> Any:
         try:
             value = codecs.decode_row(row)
         except PayloadError as error:
-            raise error.reworded(f"{_cause_and_remedy(error)}. It is in the row itself.") from error.__cause__
+            raise error.reworded(f"{cause_and_remedy(error)}. It is in the row itself.") from error.__cause__
         return BaseXCom.deserialize_value(_Result(row)) if value is None else value[0]
+
+
+def _handle(reference: PayloadReference) -> Handle:
+    from .handles.base import Content, handle_of
+
+    content = Content(Stored.of(reference), reference.summary)
+    try:
+        return handle_of(reference.codec, reference.codec_version, content)
+    except PayloadCorruptError as error:
+        raise _explained(error, reference) from error.__cause__
 
 
 def _follow(reference: PayloadReference, payload_store: Store) -> Any:
@@ -191,7 +246,9 @@ def _follow(reference: PayloadReference, payload_store: Store) -> Any:
         if reference.bytes > limit:
             raise PayloadTooLargeError(f"it is {reference.bytes} bytes and the limit is {limit}")
         payload = payload_store.get(reference)
-        value = codecs.decode(payload, reference.codec, reference.codec_version, reference.type, limit)
+        value = codecs.decode(
+            payload, reference.codec, reference.codec_version, reference.type, limit, _handle_of_node
+        )
     except (
         PayloadMissingError,
         PayloadCorruptError,
@@ -201,6 +258,12 @@ def _follow(reference: PayloadReference, payload_store: Store) -> Any:
         raise _explained(error, reference) from error.__cause__
     metrics.record("load", reference.bytes, time.monotonic() - started)
     return value
+
+
+def _handle_of_node(tag: str, node: object) -> Handle:
+    from .handles.base import handle_of_node
+
+    return handle_of_node(tag, node)
 
 
 def _load_legacy(row: str) -> Any:
@@ -258,9 +321,27 @@ def purge(row: Any) -> None:
     try:
         reference = PayloadReference.from_row(row)
         if reference is not None:
-            store_of(reference.uri).delete(reference.uri, reference.generation)
+            store = store_of(reference.uri)
+            store.delete(reference.uri, reference.generation)
+            if "attachments" in reference.summary:
+                _delete_attachments(reference.uri, store)
     except PayloadError as error:
         log.warning("Could not delete the payload of an XCom that Airflow deletes: %s", error)
+
+
+def _delete_attachments(uri: str, store: Store) -> None:
+    """Delete what is named as the payload is, with a number before the extension."""
+    settings = load_settings()
+    if not uri.startswith(settings.root):
+        return  # Of another deployment, which deletes its own.
+    folder, _, name = uri.removeprefix(settings.root).rpartition("/")
+    unique = name.partition(".")[0]
+    folder = f"{settings.prefix}/{folder}/" if settings.prefix else f"{folder}/"
+    for page in store.list(folder, start=f"{folder}{unique}."):
+        for listed in page:
+            if not listed.name.startswith(f"{folder}{unique}."):
+                return
+            store.delete(listed.uri, listed.generation)
 
 
 @contextmanager
@@ -289,18 +370,5 @@ def _described(change: Change) -> str:
     return f"value{shortened(change.path)}{more}: {change.before} as {change.after}"
 
 
-def _cause_and_remedy(error: PayloadError) -> str:
-    # About 100 characters of an error can be seen in Airflow's list of logs.
-    return f"{error.title}. {error.advice}. Details: {error}" if error.advice else f"{error.title}: {error}"
-
-
 def _explained(error: PayloadError, reference: PayloadReference) -> PayloadError:
-    """Return the error of a store or codec with the words that a person needs, cause and remedy first."""
-    where = coordinates_of(reference.uri)
-    written = f", written as {where}" if where else ""
-    explained = error.reworded(
-        f"{_cause_and_remedy(error)}. {shortened(reference.uri)} (generation "
-        f"{shortened(reference.generation)}, {reference.bytes} bytes{written})."
-    )
-    explained.uri, explained.generation = reference.uri, reference.generation
-    return explained
+    return explained(error, reference.uri, reference.generation, reference.bytes)

@@ -11,9 +11,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from .errors import ReferenceNotAllowedError, shortened
+from .errors import PayloadError, ReferenceNotAllowedError, shortened
 
-__all__ = ["CLASSNAME", "Coordinates", "PayloadReference", "coordinates_of", "object_name"]
+__all__ = [
+    "CLASSNAME",
+    "Coordinates",
+    "PayloadReference",
+    "cause_and_remedy",
+    "coordinates_of",
+    "explained",
+    "object_name",
+    "segment",
+]
 
 CLASSNAME = "gcs_xcom.Payload"
 """Written into every row. Names the format, not a class: rows outlive every refactoring."""
@@ -174,6 +183,24 @@ def coordinates_of(uri: str) -> Coordinates | None:
     if not map_index.lstrip("-").isdigit():
         return None
     return Coordinates(dag_id, run_id, task_id, int(map_index), key)
+
+
+def cause_and_remedy(error: PayloadError) -> str:
+    """Return an error's text with what to do about it first."""
+    # About 100 characters of an error can be seen in Airflow's list of logs.
+    return f"{error.title}. {error.advice}. Details: {error}" if error.advice else f"{error.title}: {error}"
+
+
+def explained(error: PayloadError, uri: str, generation: str, size: int) -> PayloadError:
+    """Return the error of a store or a codec with the object that it is about, cause and remedy first."""
+    where = coordinates_of(uri)
+    written = f", written as {where}" if where else ""
+    found = error.reworded(
+        f"{cause_and_remedy(error)}. {shortened(uri)} (generation {shortened(generation)}, {size} "
+        f"bytes{written})."
+    )
+    found.uri, found.generation = uri, generation
+    return found
 
 
 def unquote_segment(segment: str) -> str:

@@ -59,6 +59,10 @@ class Settings:
         threshold_bytes: JSON up to this many bytes stays in the database row.
         max_payload_bytes: Larger payloads are neither written nor read; holds for the encoded bytes
             and for what they expand to.
+        max_file_bytes: The same for what is not loaded into memory: each ``File``, ``Table``, and
+            ``Items``. Cloud Storage takes no object over 5 TiB.
+        temporary_directory: Where tasks keep downloaded files while they run; empty for the
+            system's (``TMPDIR``, else ``/tmp``). Must be an absolute path.
         concurrency: Payloads in flight at once when many are loaded.
         timeout_seconds: For one request to the store, with its retries and waits: a store or load, or
             one part of a large one.
@@ -76,6 +80,8 @@ class Settings:
     conn_id: str = "google_cloud_storage_default"
     threshold_bytes: int = 48 * _KIB
     max_payload_bytes: int = _KIB**3
+    max_file_bytes: int = _KIB**4
+    temporary_directory: str = ""
     concurrency: int = 16
     timeout_seconds: float = 120.0
     frame_format: str = "parquet"
@@ -239,6 +245,8 @@ _PARSERS: dict[str, Any] = {
     "conn_id": str,
     "threshold_bytes": _whole_number,
     "max_payload_bytes": _whole_number,
+    "max_file_bytes": _whole_number,
+    "temporary_directory": str,
     "concurrency": _whole_number,
     "timeout_seconds": _seconds,
     "frame_format": str.lower,
@@ -282,11 +290,17 @@ def _problems(settings: Settings) -> list[tuple[str, str]]:
                 "between slashes that begin with a letter or digit, for example xcom or prod/xcom",
             )
         )
+    folder = settings.temporary_directory
+    if folder and not os.path.isabs(folder):
+        found.append(
+            ("temporary_directory", f"is {folder!r}; allowed is an absolute path, for example /mnt/scratch")
+        )
     if not settings.conn_id:
         found.append(("conn_id", "is empty; allowed is the id of an Airflow connection"))
     for name, least, most in (
         ("threshold_bytes", 0, 16 * _KIB**2),
         ("max_payload_bytes", 1, 5 * _KIB**4),
+        ("max_file_bytes", 1, 5 * _KIB**4),
         ("concurrency", 1, 256),
         ("timeout_seconds", 1, 86_400),
     ):

@@ -19,7 +19,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-__all__ = ["Attachments", "Buffer", "Change", "Codec", "Encoded", "HandleOf", "type_name"]
+__all__ = [
+    "HANDLE_KINDS",
+    "Attachments",
+    "Buffer",
+    "Change",
+    "Codec",
+    "Encoded",
+    "HandleOf",
+    "type_name",
+]
 
 Buffer = bytes | bytearray | memoryview
 """Bytes in memory. A memoryview is C-contiguous with format ``B``."""
@@ -76,6 +85,10 @@ class Encoded(NamedTuple):
     def size(self) -> int:
         """Bytes that are stored."""
         return sum(len(part) for part in self.parts)
+
+
+HANDLE_KINDS = ("file", "table", "items")
+"""Codec names of references to handles. Inside a value the tag of a handle is ``$`` and its kind."""
 
 
 class Attachments(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import PayloadCorruptError, UnsupportedTypeError
 from . import instances
-from .base import Buffer, HandleOf, type_name
+from .base import HANDLE_KINDS, Buffer, HandleOf, type_name
 from .classes import find_class, serde
 from .scalars import from_node
 
@@ -22,7 +22,7 @@ __all__ = ["FACTORIES", "HANDLE_TAGS", "TaggedReader", "from_text"]
 FACTORIES = {kind.__name__: kind for kind in (list, dict, set, int, float, str, tuple)}
 """Factories of a ``defaultdict``, by name."""
 
-HANDLE_TAGS = frozenset({"$file", "$table", "$items"})
+HANDLE_TAGS = frozenset(f"${kind}" for kind in HANDLE_KINDS)
 """Tags that ``Attachments.node_of`` returns."""
 
 _NODES = frozenset({list, dict})
