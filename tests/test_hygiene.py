@@ -176,6 +176,20 @@ def test_lock_file_has_every_direct_requirement() -> None:
     assert {requirement.name for requirement in wanted} - locked == set()
 
 
+@pytest.mark.parametrize("folder", [".", TEMPLATE_FOLDER], ids=["template", "project"])
+def test_hooks_of_pre_commit_have_the_versions_of_the_lock_file(folder: str) -> None:
+    """A commit and `make lint` are checked by the same tools."""
+    locked = dict(re.findall(r"^([\w-]+)==([\w.]+)", (REPOSITORY / "requirements/dev.txt").read_text(), re.M))
+    settings = yaml.safe_load((REPOSITORY / folder / ".pre-commit-config.yaml").read_text())
+    pinned = {
+        repo["repo"].rpartition("/")[2].removesuffix("-pre-commit"): repo["rev"].removeprefix("v")
+        for repo in settings["repos"]
+    }
+
+    assert pinned
+    assert pinned == {name: locked[name] for name in pinned}
+
+
 def test_text_files_end_their_lines_as_linux_does(project: Path) -> None:
     """And have no stray spaces; templates tend to leave some where a condition was."""
     for name in files_of(project):
