@@ -15,14 +15,12 @@ from baking import REPOSITORY, TEMPLATE_FOLDER, clean_environment, contents_of, 
 from existing_projects import ASTRO_IN_USE, PLAIN, TREES, adopt, lay_out
 from generated_files import expected_files
 
-sys.path.append(str(REPOSITORY / TEMPLATE_FOLDER))
-from include.xcom.commands import emulator
-
+OVERRIDE = "docker-compose.override.yml"
+LOCAL_BUCKET = "include/xcom/commands/local_bucket.yml"
 # Laying the template over a project and extending its override is for every system; these are not.
 needs_unix = pytest.mark.skipif(
     sys.platform == "win32", reason="needs sh, or Airflow, which do not run on Windows: use WSL"
 )
-BACKEND_LINE = "ENV AIRFLOW__CORE__XCOM_BACKEND=include.xcom_backend.GCPBucketXComBackend"
 STORE_A_FRAME = """
 import pandas
 from airflow.sdk.execution_time.xcom import XCom
@@ -98,47 +96,58 @@ def test_adoption_twice_changes_nothing(tree: dict[str, str], template: Path, tm
     [
         pytest.param(
             "astro",
-            [f"Dockerfile: add the line  {BACKEND_LINE}", "requirements.txt: add apache-airflow-providers"],
+            [
+                "Dockerfile does not set the backend of XComs",
+                "requirements.txt lacks apache-airflow-providers-google>=22.0.0, google-auth>=2.40",
+            ],
             "docker-compose",
             id="astro",
         ),
         pytest.param(
             "astro-in-use",
             [
-                f"Dockerfile: add the line  {BACKEND_LINE}",
-                "requirements.txt: add apache-airflow-providers-google, orjson, ormsgpack, zstandard",
-                "docker-compose.override.yml: add the service gcs",
+                "Dockerfile does not set the backend of XComs",
+                "requirements.txt lacks apache-airflow-providers-google>=22.0.0",
+                f"{OVERRIDE} has no bucket for this machine. Copy the services of {LOCAL_BUCKET} into it by hand",
             ],
-            "docker-compose.yml:",
+            "docker-compose.yml",
             id="astro-in-use",
         ),
         pytest.param(
             "plain",
-            ["requirements.txt: add apache-airflow-providers-google", "put COMPOSE_FILE=docker-compose.yaml"],
-            "Dockerfile:",
+            [
+                "requirements.txt lacks apache-airflow-providers-google",
+                "docker compose reads either docker-compose.yaml or docker-compose.yml",
+            ],
+            "Dockerfile",
             id="plain",
         ),
     ],
 )
-def test_adoption_names_what_is_to_be_done_by_hand(
+def test_adoption_names_what_existing_files_lack(
     name: str, sentences: list[str], absent: str, template: Path, tmp_path: Path
 ) -> None:
-    """The person reads which files that stayed lack lines, and the command that adds them; no other file."""
-    said = adopt(template, lay_out(TREES[name], tmp_path)).said
+    """The person reads the doctor's own list, and the command that adds the lines; no other file is named."""
+    folder = lay_out(TREES[name], tmp_path)
+    said = adopt(template, folder).said
 
-    by_hand, _, rest = said.partition("By hand:")[2].partition("This adds these lines")
+    needed, _, rest = said.partition("They need:")[2].partition("This adds missing lines")
     assert "python3 -m include.xcom doctor --fixes | sh" in rest
-    assert [sentence for sentence in sentences if sentence not in by_hand] == []
-    assert absent not in by_hand
+    assert [sentence for sentence in sentences if sentence not in needed] == []
+    assert absent not in needed
+    fixes = doctor(folder, tmp_path, "--fixes").stdout
+    assert [line[4:] for line in needed.strip("\n").splitlines() if line] == [
+        line[2:] for line in fixes.splitlines() if line.startswith("# ")
+    ]
 
 
-def test_new_project_has_nothing_to_be_done_by_hand(
+def test_new_project_needs_nothing(
     baked_combinations: Callable[[str], Path], template: Path, tmp_path: Path
 ) -> None:
     """Neither for the hook nor for the doctor, with any combination of answers."""
     said = adopt(template, tmp_path / "out" / "fresh").said
 
-    assert "By hand" not in said
+    assert "They need" not in said
     for name in ("3.3-local-pandas-examples", "3.1-celery-polars-examples", "3.3-celery-polars-bare"):
         done = doctor(baked_combinations(name), tmp_path, "--fixes", PYTHONDONTWRITEBYTECODE="1")
         assert done.stdout == "# Dockerfile and requirements.txt have the backend's lines\n"
@@ -164,6 +173,8 @@ def test_existing_project_stores_a_payload_after_three_commands(
         check=False,
     )
     assert (pasted.returncode, pasted.stderr) == (0, "")
+    if OVERRIDE in tree:
+        merge_by_hand(folder)
 
     # What the Dockerfile and the settings would give the containers.
     (folder / "xcoms").mkdir()
@@ -185,7 +196,8 @@ def test_existing_project_stores_a_payload_after_three_commands(
     assert levels.pop("prefix") == "skipped"
     assert (done.returncode, set(levels.values())) == (0, {"ok"}), done.stdout
     for kept, text in tree.items():
-        assert set(text.splitlines()) <= set((folder / kept).read_text().splitlines()), kept
+        if kept != OVERRIDE:
+            assert set(text.splitlines()) <= set((folder / kept).read_text().splitlines()), kept
 
 
 def test_doctor_works_before_anything_is_installed(template: Path, tmp_path: Path) -> None:
@@ -197,9 +209,9 @@ def test_doctor_works_before_anything_is_installed(template: Path, tmp_path: Pat
 
     assert done.returncode == 1
     assert done.stderr == ""
-    assert "problem  airflow: is not in" in done.stdout
+    assert "problem  airflow: not installed in" in done.stdout
     assert "problem  project: Dockerfile does not set the backend" in done.stdout
-    assert "warning  project: docker-compose.override.yml has no bucket for this machine" in done.stdout
+    assert f"warning  project: {OVERRIDE} has no bucket for this machine" in done.stdout
 
 
 @needs_unix
@@ -225,60 +237,28 @@ def test_requirements_of_examples_are_asked_for(template: Path, tmp_path: Path) 
     assert lines(folder / "requirements.txt") - own == lines(fresh / "requirements.txt")
 
 
-def test_emulator_lines_are_those_of_the_template() -> None:
-    """What is merged into a file of somebody's own means the same as the template's whole file."""
-    own = yaml.safe_load((REPOSITORY / TEMPLATE_FOLDER / emulator.FILE).read_text())
+def test_local_bucket_is_that_of_the_template() -> None:
+    """What an override of one's own gets means the same as the template's whole file."""
+    project = REPOSITORY / TEMPLATE_FOLDER
+    own, copy = (yaml.safe_load((project / name).read_text()) for name in (OVERRIDE, LOCAL_BUCKET))
 
-    assert yaml.safe_load(emulator.merged("")) == {
-        name: value for name, value in own.items() if not name.startswith("x-")
-    }
-
-
-def test_emulator_keeps_every_line_of_an_override() -> None:
-    """Comments and order stay; both spellings of environment and depends_on are extended."""
-    before = ASTRO_IN_USE[emulator.FILE]
-    after = emulator.merged(before)
-
-    rest = iter(after.splitlines())
-    assert all(line in rest for line in before.splitlines()), after
-    old, new = yaml.safe_load(before)["services"], yaml.safe_load(after)["services"]
-    assert new["mailhog"] == old["mailhog"]
-    assert new["scheduler"]["volumes"] == old["scheduler"]["volumes"]
-    assert new["scheduler"]["environment"][0] == "SMTP=mailhog"
-    as_map = dict(entry.split("=", 1) for entry in new["scheduler"]["environment"])
-    assert as_map == new["api-server"]["environment"] == {"SMTP": "mailhog"} | new["triggerer"]["environment"]
-    assert json.loads(as_map["AIRFLOW_CONN_GOOGLE_CLOUD_STORAGE_DEFAULT"])["extra"] == {"is_anonymous": True}
-    assert new["api-server"]["depends_on"] == ["mailhog", "gcs"]
-    assert set(yaml.safe_load(after)["volumes"]) == {"warehouse", "gcs_data"}
-    assert emulator.merged(after) == after
+    assert own == copy
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        pytest.param("services: {mailhog: {image: x}}\n", "in one line", id="flow"),
-        pytest.param("x-a: &a\n  image: x\nservices:\n  scheduler:\n    <<: *a\n", "anchor", id="merge-key"),
-        pytest.param("services:\n  scheduler: {image: x}\n", "one line", id="flow-service"),
-        pytest.param(
-            "services:\n  scheduler:\n    environment: {A: b}\n", "stands in one line", id="flow-environment"
-        ),
-        pytest.param("services:\n  gcs:\n    image: mine\n", "another service gcs", id="other-gcs"),
-        pytest.param("'services':\n  a:\n    image: x\n", "in quotes", id="quoted"),
-    ],
-)
-def test_emulator_leaves_a_file_that_it_cannot_extend(
-    text: str, reason: str, template: Path, tmp_path: Path
-) -> None:
-    """It says why, prints what is to be added, and the exit code tells."""
-    folder = lay_out(ASTRO_IN_USE | {emulator.FILE: text}, tmp_path)
-    adopt(template, folder)
-
-    done = python(folder, tmp_path, "-m", "include.xcom", "emulator")
-
-    assert done.returncode == 1
-    assert reason in done.stderr
-    assert "gcs" in yaml.safe_load(done.stdout)["services"]
-    assert (folder / emulator.FILE).read_text() == text
+def merge_by_hand(folder: Path) -> None:
+    """Copy the services of the local bucket into the project's own override, as a person does."""
+    own, added = (yaml.safe_load((folder / name).read_text()) for name in (OVERRIDE, LOCAL_BUCKET))
+    for name, service in added["services"].items():
+        there = own["services"].setdefault(name, {})
+        for key, value in service.items():
+            if isinstance(there.get(key), list):
+                there[key] += (
+                    [f"{one}={value[one]}" for one in value] if key == "environment" else list(value)
+                )
+            else:
+                there[key] = value if key not in there else there[key] | value
+    own["volumes"] |= added["volumes"]
+    (folder / OVERRIDE).write_text(yaml.safe_dump(own))
 
 
 @needs_unix
@@ -289,7 +269,7 @@ def test_merged_override_is_a_stack_for_compose(
     """Both stacks take it: the one that `astro dev start` makes, and the template's docker-compose.yml."""
     folder = lay_out(ASTRO_IN_USE, tmp_path)
     adopt(template, folder)
-    assert python(folder, tmp_path, "-m", "include.xcom", "emulator").returncode == 0
+    merge_by_hand(folder)
     names = ("postgres", "db-migration", "scheduler", "dag-processor", "api-server", "triggerer")
     stack = {
         "services": {name: {"image": "astro", "networks": ["airflow"]} for name in names},
@@ -299,7 +279,7 @@ def test_merged_override_is_a_stack_for_compose(
     first = "docker-compose.yml" if base == "compose" else str(tmp_path / "base.yml")
 
     done = subprocess.run(
-        ["docker", "compose", "-f", first, "-f", emulator.FILE, "config"],
+        ["docker", "compose", "-f", first, "-f", OVERRIDE, "config"],
         cwd=folder,
         env=clean_environment(tmp_path),
         capture_output=True,

@@ -129,8 +129,8 @@ def test_pins_that_are_written_twice_are_the_same(outdated: ModuleType) -> None:
     }
     (version,) = versions
 
-    emulator = REPOSITORY / outdated.PROJECT / "include/xcom/commands/emulator.py"
-    assert f"image: fsouza/fake-gcs-server:{version}\n" in emulator.read_text()
+    copy = REPOSITORY / outdated.PROJECT / "include/xcom/commands/local_bucket.yml"
+    assert f"image: fsouza/fake-gcs-server:{version}\n" in copy.read_text()
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,13 @@ __all__ = [
     "cause_and_remedy",
     "coordinates_of",
     "explained",
+    "folder_of",
+    "is_hashed",
+    "is_in_folder",
     "object_name",
     "segment",
+    "stem_of",
+    "unquote_segment",
 ]
 
 CLASSNAME = "gcs_xcom.Payload"
@@ -139,14 +144,17 @@ def object_name(prefix: str, coordinates: Coordinates, unique: str, extension: s
     """
     longest = _MAX_SEGMENT_BYTES
     while True:
-        ids = (coordinates.dag_id, coordinates.run_id, coordinates.task_id)
-        texts = (*ids, str(coordinates.map_index), coordinates.key)
-        folders = [segment(text, longest) for text in texts]
-        name = "/".join([*([prefix] if prefix else []), *folders, f"{unique}.{extension}"])
+        folder = folder_of(coordinates, longest)
+        name = "/".join([*([prefix] if prefix else []), folder, f"{unique}.{extension}"])
         if len(name) <= _MAX_NAME_BYTES:
             return name
         # The prefix has at most 200 bytes, so this ends long before segments are all hash.
         longest -= 20
+
+
+def folder_of(coordinates: Coordinates, longest: int = _MAX_SEGMENT_BYTES) -> str:
+    """Return the folders that hold the payloads of an XCom: ``{dag_id}/{run_id}/{task_id}/{map_index}/{key}``."""
+    return "/".join(segment(str(text), longest) for text in coordinates)
 
 
 def segment(text: str, longest: int = _MAX_SEGMENT_BYTES) -> str:
@@ -201,6 +209,24 @@ def explained(error: PayloadError, uri: str, generation: str, size: int) -> Payl
     )
     found.uri, found.generation = uri, generation
     return found
+
+
+def is_hashed(uri: str) -> bool:
+    """Tell whether ids in an object's name were cut and hashed, so that only a row can name them."""
+    return any("=" in part and part != "=" for part in uri.split("/")[-6:-1])
+
+
+def is_in_folder(uri: str, coordinates: Coordinates) -> bool:
+    """Tell whether an object is in the folder of an XCom, also where ids were cut and hashed."""
+    folder = "/".join(uri.split("/")[-6:-1])
+    # As object_name shortens them, at most until every name fits.
+    return any(folder == folder_of(coordinates, longest) for longest in range(_MAX_SEGMENT_BYTES, 100, -20))
+
+
+def stem_of(uri: str) -> str:
+    """Return the part of a URI that a payload shares with its attachments: up to the first dot of the name."""
+    folder, slash, name = uri.rpartition("/")
+    return f"{folder}{slash}{name.partition('.')[0]}"
 
 
 def unquote_segment(segment: str) -> str:

@@ -1,47 +1,56 @@
-"""What Airflow knows of XComs, asked over its REST API.
+"""Ask Airflow's REST API which XComs have rows, and what a row holds.
 
-The API and not the metadata database: it is reachable from wherever these commands run (a laptop,
-a task, Astro, Composer), it checks who asks, and it is the same from Airflow 3.0 on, while tasks of
+The API and not the metadata database: it can be reached from wherever these commands run (a laptop, a
+task, Astro, Composer), it checks permissions, and it is the same from Airflow 3.0 on, while tasks of
 Airflow 3 cannot reach the database at all.
 
-Rows are asked for one by one, because the API lists them without their values, and always by the id
-of their Dag: asked about all Dags, the API leaves out silently what the user may not read, and a row
-that is left out must never look like a row that is gone.
+Every question names a Dag: asked about all Dags, the API silently leaves out what the user may not
+read, and such a row must never look like one that is gone.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
+import ssl
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
 
-import urllib3
+import httpx
 
 from ..reference import Coordinates
-from ..stores import transport
+from .output import CommandError
 
-__all__ = ["MISSING", "AirflowAPI", "AirflowAPIError", "Login"]
+__all__ = ["MISSING", "PAGE_ROWS", "AirflowAPI", "AirflowAPIError", "Login", "Query", "RowPage"]
 
 MISSING = object()
-"""Given for a row that does not exist; None may be a value."""
+"""A row that does not exist. None may be a value."""
+PAGE_ROWS = 100
+"""The most rows that Airflow lists at once ([api] maximum_page_limit)."""
 
 # https://cloud.google.com/composer/docs/composer-3/access-airflow-api
 _GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-_SECONDS = 30.0
+_SECONDS = 60.0
 _TRIES = 3
-_PAGE = 100  # The most that Airflow gives at once ([api] maximum_page_limit).
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+# A server that takes longer is given as long to recover, at most _LONGEST_PAUSE_SECONDS.
+_SLOW_SECONDS = 3.0
+_LONGEST_PAUSE_SECONDS = 30.0
+_ANY = "~"
+
+Query = dict[str, str | int]
 
 
-class AirflowAPIError(Exception):
-    """Airflow did not answer what was asked; nothing may be concluded about its rows.
+class AirflowAPIError(CommandError):
+    """Airflow did not answer the question. Nothing follows about its rows.
 
     Args:
-        message: What a person reads.
-        status: Of its answer; 0 if there was none. 401 also for whatever it says about tokens.
+        message: Text for people.
+        status: HTTP status; 0 if there was no response, and 401 for every complaint about a token.
     """
 
     def __init__(self, message: str, *, status: int = 0) -> None:
@@ -50,20 +59,32 @@ class AirflowAPIError(Exception):
 
     @property
     def is_final(self) -> bool:
-        """Whether the server is up, knows who asks, and would answer the same question the same way."""
+        """Whether the server is up, accepts the user, and would answer the same again."""
         return 400 <= self.status < 500 and self.status != 401
+
+
+class RowPage(NamedTuple):
+    """One page of a listing of rows, without their values.
+
+    Attributes:
+        rows: Coordinates, in the order of the server.
+        total: Rows of all pages.
+    """
+
+    rows: list[Coordinates]
+    total: int
 
 
 @dataclass(frozen=True)
 class Login:
-    """Where the API is and who asks.
+    """Address of the API, and the user that asks.
 
     Attributes:
         url: ``https://host/path`` without ``/api/v2``.
-        username: With ``password``, exchanged for a token at ``/auth/token``.
-        token: Sent as it is (``Authorization: Bearer``); counts more than a user name.
-        is_google: Without the others, ask with Application Default Credentials, as Cloud Composer wants
-            it; a new token is fetched whenever one has expired.
+        username: Exchanged with ``password`` for a token at ``/auth/token``.
+        token: Sent as ``Authorization: Bearer``. Takes precedence over a user name.
+        is_google: Without the others, use Application Default Credentials, as Cloud Composer expects; an
+            expired token is replaced.
     """
 
     url: str
@@ -74,11 +95,11 @@ class Login:
 
     @classmethod
     def find(cls, url: str | None = None, username: str | None = None) -> Login:
-        """Read the environment: AIRFLOW_API_URL, AIRFLOW_API_USERNAME, _PASSWORD, _TOKEN.
+        """Read AIRFLOW_API_URL, AIRFLOW_API_USERNAME, AIRFLOW_API_PASSWORD, and AIRFLOW_API_TOKEN.
 
-        COMPOSER_ENVIRONMENT, which Cloud Composer sets in every component, stands for ``is_google``.
-        Without a URL it is that of the server that tasks talk to (``[core]
-        execution_api_server_url``), else ``[api] base_url``, where people have it.
+        COMPOSER_ENVIRONMENT, which Cloud Composer sets in every component, implies ``is_google``. The
+        default URL is that of the server that tasks talk to (``[core] execution_api_server_url``), else
+        ``[api] base_url``.
         """
         environment = os.environ.get
         url = url or environment("AIRFLOW_API_URL")
@@ -101,81 +122,130 @@ class AirflowAPI:
     """A session with one API server; thread-safe.
 
     Args:
-        login: Where and who.
-        connections: Requests at once.
+        login: Address and user.
+        connections: Requests at a time.
     """
 
     def __init__(self, login: Login, connections: int = 8) -> None:
         if not login.url.startswith(("http://", "https://")):
-            raise AirflowAPIError(f"{login.url!r} is no URL: set AIRFLOW_API_URL to https://host")
+            raise AirflowAPIError(f"{login.url!r} is not a URL: set AIRFLOW_API_URL to https://host")
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+        self._client = httpx.Client(
+            headers={"accept": "application/json"},
+            timeout=_SECONDS,
+            limits=httpx.Limits(max_connections=connections),
+            verify=ssl.create_default_context(cafile=bundle) if bundle else True,
+        )
+        # One line per request would fill the log of a task.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._login = login
-        self._pool = transport.open_pool(login.url, connections)
         self._lock = threading.Lock()
         self._token = ""
-        self._credentials: Any = None
+        self._google: Any = None
 
     @property
     def url(self) -> str:
-        """Of the server, without ``/api/v2``."""
+        """Address of the server, without ``/api/v2``."""
         return self._login.url
 
     def version(self) -> tuple[int, ...]:
-        """Return Airflow's version, ``(3, 3)``."""
+        """Return Airflow's version, such as ``(3, 3)``."""
         answer = self._get("/version")
         try:
             return tuple(int(part) for part in str(answer["version"]).split(".")[:2])
         except (KeyError, TypeError, ValueError) as error:
             raise AirflowAPIError(
-                f"{self.url} answers, and is no Airflow 3: /api/v2/version says {answer!r}"
+                f"{self.url} is not Airflow 3: /api/v2/version answers {str(answer)[:100]!r}"
             ) from error
 
-    def count_rows(self, dag_id: str, run_id: str) -> int:
-        """Return how many XComs a Dag run has; 0 for a run that is gone."""
-        answer = self._get(f"{_run(dag_id, run_id)}/taskInstances/~/xcomEntries", limit=1)
-        return int(answer["total_entries"])
+    def list_rows(
+        self,
+        dag_id: str,
+        run_id: str | None = None,
+        task_id: str | None = None,
+        *,
+        offset: int = 0,
+        limit: int = PAGE_ROWS,
+        filters: Query | None = None,
+    ) -> RowPage:
+        """Return a page of the rows of a Dag, a run, or a task.
 
-    def rows(
-        self, dag_id: str, run_id: str, task_id: str = "~", key: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Return the rows of a run or a task, without their values."""
-        path = f"{_run(dag_id, run_id)}/taskInstances/{_quoted(task_id)}/xcomEntries"
-        query = {} if key is None else {"xcom_key": key}
-        found: list[dict[str, Any]] = []
+        Rows that are written or deleted between two pages shift the others, so a row that is on no page
+        may still exist.
+
+        Args:
+            dag_id: Dag.
+            run_id: Dag run; None for all of the Dag's.
+            task_id: Task; None for all.
+            offset: Rows to skip.
+            limit: Rows to return, at most ``PAGE_ROWS``.
+            filters: ``xcom_key``, ``map_index``, ``order_by``.
+        """
+        path = f"{_path(dag_id, run_id, task_id)}/xcomEntries"
+        answer = self._get(path, {"limit": limit, "offset": offset, **(filters or {})})
+        try:
+            return RowPage(
+                [_coordinates(row) for row in answer["xcom_entries"]], int(answer["total_entries"])
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise AirflowAPIError(f"{self.url} answers {path} with something other than XComs") from error
+
+    def all_rows(
+        self, dag_id: str, run_id: str | None = None, task_id: str | None = None, filters: Query | None = None
+    ) -> Iterator[Coordinates]:
+        """Yield the rows of all pages; see ``list_rows``."""
+        seen = 0
         while True:
-            answer = self._get(path, limit=_PAGE, offset=len(found), **query)
-            page = answer["xcom_entries"]
-            found += page
-            if not page or len(found) >= answer["total_entries"]:
-                return found
+            page = self.list_rows(dag_id, run_id, task_id, offset=seen, filters=filters)
+            yield from page.rows
+            seen += len(page.rows)
+            if not page.rows or seen >= page.total:
+                return
 
     def value(self, xcom: Coordinates) -> Any:
         """Return what the database holds for one XCom, a reference as a dict; ``MISSING`` if it has no row.
 
         Raises:
-            AirflowAPIError: Airflow did not say. A 404 counts as "no row" only in Airflow's own words:
-                a wrong URL and a proxy in between answer 404 as well.
+            AirflowAPIError: Airflow did not answer. A 404 means "no row" only in Airflow's own words: a
+                wrong URL and a proxy answer 404 as well.
         """
-        if "~" in (xcom.dag_id, xcom.run_id, xcom.task_id):
-            raise AirflowAPIError("the API takes ~ for all of them")
-        path = f"{_run(xcom.dag_id, xcom.run_id)}/taskInstances/{_quoted(xcom.task_id)}/xcomEntries/{_quoted(xcom.key)}"
-        answer = self._get(path, words="XCom entry with key", map_index=xcom.map_index)
+        path = f"{_path(xcom.dag_id, xcom.run_id, xcom.task_id)}/xcomEntries/{_quoted(xcom.key)}"
+        answer = self._get(path, {"map_index": xcom.map_index}, words="XCom entry with key")
         if answer is MISSING:
             return MISSING
         try:
             same = [answer[name] for name in ("dag_id", "run_id", "task_id", "key")]
             value = answer["value"]
         except (KeyError, TypeError) as error:
-            raise AirflowAPIError(f"the answer about {xcom} is no XCom") from error
+            raise AirflowAPIError(f"the answer about {xcom} is not an XCom") from error
         if same != [xcom.dag_id, xcom.run_id, xcom.task_id, xcom.key]:
             raise AirflowAPIError(f"the answer about {xcom} is another XCom")
         return value
 
     def knows_dag(self, dag_id: str) -> bool:
-        """Tell whether Airflow has a Dag of this id, or rows of one whose file is gone."""
-        if dag_id == "~":
-            raise AirflowAPIError("the API takes ~ for all Dags")
+        """Return whether Airflow has a Dag of this id, or rows of one whose file is gone."""
         path = f"/dags/{_quoted(dag_id)}"
-        return self._get(path, words="was not found") is not MISSING or self.count_rows(dag_id, "~") > 0
+        return (
+            self._get(path, words="was not found") is not MISSING or self.list_rows(dag_id, limit=1).total > 0
+        )
+
+    def dag_ids(self) -> Iterator[str]:
+        """Yield the ids of all Dags that the user may read, also of those whose file is gone."""
+        seen = 0
+        while True:
+            # The second name is that of Airflow 3.0.
+            query: Query = {
+                "limit": PAGE_ROWS,
+                "offset": seen,
+                "exclude_stale": "false",
+                "only_active": "false",
+            }
+            answer = self._get("/dags", query)
+            page = [str(one["dag_id"]) for one in answer["dags"]]
+            yield from page
+            seen += len(page)
+            if not page or seen >= answer["total_entries"]:
+                return
 
     def variable(self, key: str) -> str:
         """Return an Airflow Variable of the metadata database; empty if there is none."""
@@ -183,54 +253,73 @@ class AirflowAPI:
         return "" if answer is MISSING else str(answer.get("value") or "")
 
     def create_variable(self, key: str, value: str, description: str) -> None:
-        """Make an Airflow Variable; one that is there stays as it is."""
+        """Create an Airflow Variable; leave one that exists as it is."""
         body = {"key": key, "value": value, "description": description}
-        self._ask("POST", "/variables", accepted=(201, 409), body=json.dumps(body).encode())
+        self._ask("POST", "/variables", accepted=(201, 409), json=body)
 
-    def _get(self, path: str, *, words: str = "", **query: Any) -> Any:
-        """Ask for JSON; ``MISSING`` for a 404 whose detail has ``words``."""
-        return self._ask("GET", path + (f"?{urlencode(query)}" if query else ""), words=words)
+    def _get(self, path: str, query: Query | None = None, *, words: str = "") -> Any:
+        """Ask for JSON; return ``MISSING`` for a 404 whose detail has ``words``."""
+        return self._ask("GET", path, words=words, params=query)
 
     def _ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        words: str = "",
-        accepted: tuple[int, ...] = (200,),
-        body: bytes | None = None,
+        self, method: str, path: str, *, words: str = "", accepted: tuple[int, ...] = (200,), **content: Any
     ) -> Any:
         url = f"{self.url}/api/v2{path}"
-        response = self._request(method, url, body)
+        response = self._send(method, url, self._authorize(), **content)
+        if response.status_code == 401 and not self._login.token:
+            # Tokens expire, and a sweep may take longer than they last.
+            refused = response.request.headers["authorization"].removeprefix("Bearer ")
+            response = self._send(method, url, self._authorize(refused), **content)
         try:
-            answer = json.loads(response.data)
+            answer = response.json()
         except ValueError:
             answer = None
-        if response.status in accepted and isinstance(answer, dict):
+        if response.status_code in accepted and isinstance(answer, dict):
             return answer
         detail = str(answer.get("detail", "")) if isinstance(answer, dict) else ""
-        if response.status == 404 and words and words in detail:
+        if response.status_code == 404 and words and words in detail:
             return MISSING
-        said = f"HTTP {response.status} {detail or transport.reason(response)}".strip()[:300]
-        status = 401 if "token" in detail.lower() else response.status
-        # As docs/operations.md lists the rights.
-        right = "read and create Variables" if "/variables" in path else "read access to XComs of that Dag"
+        raise self._refused(method, url, response, detail)
+
+    def _refused(self, method: str, url: str, response: httpx.Response, detail: str) -> AirflowAPIError:
+        said = f"HTTP {response.status_code} {detail or response.reason_phrase}".strip()[:300]
+        status = 401 if "token" in detail.lower() else response.status_code
+        # As docs/operations.md lists the permissions.
+        permission = (
+            "read and create Variables" if "/variables" in url else "read access to XComs of that Dag"
+        )
         advice = {
             401: "the token is not accepted: renew AIRFLOW_API_TOKEN, or set AIRFLOW_API_USERNAME and _PASSWORD",
-            403: f"this user may not do it: grant {right}",
+            403: f"this user lacks a permission: grant {permission}",
             404: f"check that {self.url} is Airflow's API server (AIRFLOW_API_URL)",
-        }.get(status, "look at the log of the API server")
-        raise AirflowAPIError(f"{method} {url}: {said}; {advice}", status=status)
+        }.get(status, "see the log of the API server")
+        return AirflowAPIError(f"{method} {url}: {said}; {advice}", status=status)
 
-    def _request(self, method: str, url: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse:
-        token = self._authorized("")
-        response = self._send(method, url, token, body)
-        if response.status == 401 and not self._login.token:
-            # The token is of limited life, and a sweep may take longer.
-            response = self._send(method, url, self._authorized(token), body)
-        return response
+    def _send(self, method: str, url: str, token: str, **content: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        failure = ""
+        wait_seconds = 0.0
+        for tries in range(_TRIES):
+            time.sleep(max(tries * 0.5, wait_seconds))
+            started = time.monotonic()
+            try:
+                response = self._client.request(method, url, headers=headers, **content)
+            except httpx.HTTPError as error:
+                failure = f"{type(error).__name__}: {error}"
+                continue
+            seconds = time.monotonic() - started
+            if response.status_code not in _TRANSIENT:
+                if seconds > _SLOW_SECONDS:
+                    time.sleep(min(seconds, _LONGEST_PAUSE_SECONDS))
+                return response
+            failure = f"HTTP {response.status_code} {response.reason_phrase}"
+            asked = response.headers.get("retry-after", "")
+            wait_seconds = min(float(asked), _LONGEST_PAUSE_SECONDS) if asked.isdecimal() else 0.0
+        raise AirflowAPIError(
+            f"Airflow's API at {self.url} did not answer ({failure}); set --api-url or AIRFLOW_API_URL"
+        )
 
-    def _authorized(self, refused: str) -> str:
+    def _authorize(self, refused: str = "") -> str:
         if self._login.token:
             return self._login.token
         with self._lock:
@@ -244,20 +333,21 @@ class AirflowAPI:
         if login.is_google and not login.username:
             return self._google_token()
         if login.username:
-            body = json.dumps({"username": login.username, "password": login.password}).encode()
-            response = self._send("POST", url, "", body)
+            body = {"username": login.username, "password": login.password}
+            response = self._send("POST", url, "", json=body)
         else:
-            # Where everybody is an admin (development), a token is given to whoever asks.
+            # A development setup in which everybody is an admin gives a token to anyone.
             response = self._send("GET", url, "")
         try:
-            return str(json.loads(response.data)["access_token"])
+            return str(response.json()["access_token"])
         except (ValueError, KeyError, TypeError):
             pass
+        status = response.status_code
         if login.username:
-            said = f"user {login.username!r} was not accepted (HTTP {response.status})"
+            said = f"user {login.username!r} was not accepted (HTTP {status})"
             advice = "check AIRFLOW_API_USERNAME and AIRFLOW_API_PASSWORD"
         else:
-            said = f"a token is needed (HTTP {response.status})"
+            said = f"a token is needed (HTTP {status})"
             advice = "set AIRFLOW_API_TOKEN, or AIRFLOW_API_USERNAME and AIRFLOW_API_PASSWORD"
         raise AirflowAPIError(f"no access to Airflow's API at {self.url}: {said}; {advice}")
 
@@ -266,59 +356,47 @@ class AirflowAPI:
         split = urlsplit(self.url)
         if split.scheme != "https" and split.hostname not in ("127.0.0.1", "localhost"):
             raise AirflowAPIError(
-                f"no Google token is sent to {self.url}, which is not https; set AIRFLOW_API_URL to what "
-                "`gcloud composer environments describe` names as config.airflowUri"
+                f"no Google token is sent to {self.url}, which is not https; set AIRFLOW_API_URL to "
+                "config.airflowUri of `gcloud composer environments describe`"
             )
         import google.auth
+        import urllib3
         from google.auth.exceptions import GoogleAuthError
         from google.auth.transport.urllib3 import Request
 
         try:
-            if self._credentials is None:
-                self._credentials, _ = google.auth.default(scopes=[_GOOGLE_SCOPE])
-            with transport.time_limit(_SECONDS):
-                self._credentials.refresh(Request(self._pool))  # type: ignore[no-untyped-call]
+            if self._google is None:
+                self._google, _ = google.auth.default(scopes=[_GOOGLE_SCOPE])
+            self._google.refresh(Request(urllib3.PoolManager()))  # type: ignore[no-untyped-call]
         except GoogleAuthError as error:
             raise AirflowAPIError(
                 f"no access to Airflow's API at {self.url}: no Google token ({error}); run where Application "
-                "Default Credentials are, or set AIRFLOW_API_TOKEN"
+                "Default Credentials are available, or set AIRFLOW_API_TOKEN"
             ) from error
-        return str(self._credentials.token)
-
-    def _send(self, method: str, url: str, token: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse:
-        headers = {"accept": "application/json"}
-        if token:
-            headers["authorization"] = f"Bearer {token}"
-        if body is not None:
-            headers["content-type"] = "application/json"
-        said = ""
-        for tries in range(_TRIES):
-            time.sleep(tries * 0.5)
-            try:
-                with transport.time_limit(_SECONDS):
-                    response = self._pool.request(
-                        method,
-                        url,
-                        headers=headers,
-                        body=body,
-                        retries=False,
-                        redirect=False,
-                        timeout=_SECONDS,
-                    )
-            except urllib3.exceptions.HTTPError as error:
-                said = f"{type(error).__name__}: {error}"
-                continue
-            if response.status not in transport.TRANSIENT_STATUSES:
-                return response
-            said = f"HTTP {response.status} {transport.reason(response)}"
-        raise AirflowAPIError(
-            f"Airflow's API at {self.url} did not answer ({said}); name it with --api-url or AIRFLOW_API_URL"
-        )
+        return str(self._google.token)
 
 
-def _run(dag_id: str, run_id: str) -> str:
-    return f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}"
+def _coordinates(row: dict[str, Any]) -> Coordinates:
+    # In Airflow 3.4 a task has one row per iteration of a loop.
+    index = row.get("region_index")
+    index = row["map_index"] if index is None else index
+    return Coordinates(row["dag_id"], row["run_id"], row["task_id"], int(index), row["key"])
+
+
+def _path(dag_id: str, run_id: str | None, task_id: str | None) -> str:
+    run = _ANY if run_id is None else _quoted(run_id)
+    task = _ANY if task_id is None else _quoted(task_id)
+    return f"/dags/{_quoted(dag_id)}/dagRuns/{run}/taskInstances/{task}"
 
 
 def _quoted(text: str) -> str:
-    return quote(text, safe="~", errors="surrogatepass")
+    """Quote an id for a path.
+
+    Raises:
+        AirflowAPIError: The id is ``~``, which the API reads as "all".
+    """
+    if text == _ANY:
+        raise AirflowAPIError(f"the API cannot be asked about the id {_ANY}")
+    quoted = quote(text, safe="", errors="surrogatepass")
+    # HTTP clients would resolve "." and "..".
+    return quoted if text.strip(".") else quoted.replace(".", "%2E")

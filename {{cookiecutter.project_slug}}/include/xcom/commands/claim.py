@@ -1,15 +1,14 @@
 """Which deployment may sweep a prefix.
 
-Staging and production of one repository have the same ids of Dags, of tasks and of scheduled runs. In
-a prefix that both write to, "Airflow knows the Dag, and no row names the object" holds for every
-payload of the other one, and no request to Airflow tells the difference. So a sweep deletes nothing
-before somebody has said, with ``sweep --claim``, that this deployment alone writes below the prefix.
+Staging and production of one repository have the same ids of Dags, tasks, and scheduled runs. In a
+prefix that both write to, "Airflow knows the Dag, and no row names the object" holds for every payload
+of the other one, and no request to Airflow tells the difference. So a sweep deletes nothing before
+someone has stated, with ``sweep --claim``, that this deployment alone writes below the prefix.
 
-A claim is an object ``=deployment/{id}/{unique}.txt`` below the prefix. No Dag id makes a folder of
-that name, so nothing else looks at it. Its id is the Airflow Variable ``XCOM_BACKEND_DEPLOYMENT_ID``,
-which lies in the metadata database, as the rows do; a URL would not do, since a deployment has several.
-Claims are listed and never overwritten: of two that are made at the same time both are seen, and then
-neither counts.
+A claim is an object ``=deployment/{id}/{unique}.txt`` below the prefix; no Dag id becomes a folder of
+that name. The id is the Airflow Variable ``XCOM_BACKEND_DEPLOYMENT_ID``: it is in the metadata database,
+as the rows are, while a deployment may have several URLs. Claims are listed and never overwritten: of two
+that are made at the same time both are seen, and neither counts.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from uuid import uuid4
 from ..errors import PayloadError, StoreUnavailableError
 from ..stores import Listed, Store, pieces
 from .api import AirflowAPI, AirflowAPIError
+from .output import CommandError
 
 __all__ = ["FOLDER", "VARIABLE", "ClaimError", "Claims"]
 
@@ -34,20 +34,20 @@ FOLDER = "=deployment"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Longer than this, and a rule that deletes by age might come first.
 _RENEW_SECONDS = 86_400.0
-_DESCRIPTION = "Whose payloads these are; made by: python -m include.xcom sweep --claim"
+_DESCRIPTION = "Identifies this deployment in its XCom bucket; made by: python -m include.xcom sweep --claim"
 
 
-class ClaimError(Exception):
-    """The prefix may not be swept by this deployment; the message says what to do."""
+class ClaimError(CommandError):
+    """This deployment may not sweep the prefix; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Claims:
-    """Who has claimed a prefix.
+    """The claims of a prefix.
 
     Args:
         store: This deployment's own.
-        api: Of this deployment's Airflow.
+        api: This deployment's Airflow.
         root: URI of the prefix, with a slash at its end.
         prefix: The same as names begin with it; ``""`` for a whole bucket.
     """
@@ -70,10 +70,9 @@ class Claims:
         self._refuse_others(own, found)
         if own not in found:
             raise ClaimError(
-                f"no deployment has claimed {self.root} yet. If this one alone writes below it, say so once "
-                "with: python -m include.xcom sweep --claim. If another one does too (staging beside "
-                "production), give each its own [gcs_xcom] prefix: what the other's rows refer to looks "
-                "like an orphan here"
+                f"no deployment has claimed {self.root} yet. If only this one writes below it, run once: python "
+                "-m include.xcom sweep --claim. If another one does too, such as staging and production, give "
+                "each its own [gcs_xcom] prefix: the other's payloads look like orphans here"
             )
 
     def refuse_others(self) -> None:
@@ -90,7 +89,7 @@ class Claims:
         """Claim the prefix for this deployment, which gets an id if it has none yet.
 
         Args:
-            taken_over: Id of a deployment whose claim goes.
+            taken_over: Id of a deployment whose claim is removed.
 
         Raises:
             ClaimError: Another deployment has claimed it; nothing was changed.
@@ -110,9 +109,9 @@ class Claims:
             raise
 
     def renew(self) -> None:
-        """Write this deployment's claim anew if it is older than a day, and delete the old one.
+        """Replace this deployment's claim if it is older than a day.
 
-        So a sweep that runs every week outlives the bucket's rule that deletes by age.
+        So with a weekly sweep the claim outlives the bucket's rule that deletes by age.
         """
         own = self._own_id()
         old = self._list().get(own, [])
@@ -120,20 +119,20 @@ class Claims:
             return
         self._write(own)
         for one in old:
-            with suppress(StoreUnavailableError):  # Held by a retention policy; one more does no harm.
+            with suppress(StoreUnavailableError):  # Under a retention policy; one more does no harm.
                 self.store.delete(one.uri, one.generation)
 
     def _refuse_others(self, own: str, found: dict[str, list[Listed]], taken_over: str = "") -> None:
         for other in sorted(set(found) - {own, taken_over}):
             raise ClaimError(
                 f"{self.root} is claimed by another deployment, {other} ({self._place(found[other][-1])}); "
-                f"this one is {own or 'new'}. What its rows refer to looks like an orphan here. Give this "
-                "deployment a [gcs_xcom] prefix of its own. Only if the other one is gone for good: python "
+                f"this one is {own or 'new'}. The payloads of the other one look like orphans here. Give this "
+                "deployment its own [gcs_xcom] prefix. Only if the other one is gone for good, run: python "
                 f"-m include.xcom sweep --take-over {other}"
             )
 
     def _list(self) -> dict[str, list[Listed]]:
-        """Return the claims by deployment; two of one deployment are a renewal that was interrupted."""
+        """Return the claims by deployment. Two of one deployment are from a renewal that was interrupted."""
         folder = f"{self.prefix}{FOLDER}/"
         found: dict[str, list[Listed]] = {}
         for page in self.store.list(folder):
@@ -145,7 +144,7 @@ class Claims:
         self.store.put(f"{self.prefix}{FOLDER}/{own}/{uuid4().hex}.txt", [self.api.url.encode()])
 
     def _place(self, one: Listed) -> str:
-        """Return what a claim says of where it was made, for people."""
+        """Return where and when a claim was made, for people."""
         try:
             text = b"".join(pieces(self.store, self.store.describe(one.uri))).decode(errors="replace")
         except PayloadError:
@@ -159,13 +158,13 @@ class Claims:
         if found and not _ID.fullmatch(found):
             raise AirflowAPIError(
                 f"the Airflow Variable {VARIABLE} is {found!r}; allowed are at most 64 letters, digits, '.', "
-                "'_' and '-'. Delete it, and one is made with: python -m include.xcom sweep --claim"
+                "'_' and '-'. Delete it, then run: python -m include.xcom sweep --claim"
             )
         return found
 
     def _new_id(self) -> str:
         self.api.create_variable(VARIABLE, uuid4().hex, _DESCRIPTION)
-        # Not the one that was sent: somebody may have been faster.
+        # Read back: someone else may have been faster.
         own = self._own_id()
         if not own:
             raise AirflowAPIError(f"the Airflow Variable {VARIABLE} was made and is not there")

@@ -1,8 +1,8 @@
-"""What a check of the doctor found: one line."""
+"""One finding of the doctor."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 __all__ = ["Finding"]
 
@@ -12,10 +12,10 @@ class Finding:
     """One line of the doctor.
 
     Attributes:
-        level: ``ok``, ``warning``, ``problem`` or ``skipped``.
-        check: A word for what was looked at.
-        message: What was found.
-        fix: A command or a line to paste; empty where nothing is to be done.
+        level: ``ok``, ``warning``, ``problem``, or ``skipped``.
+        check: What was checked, in a word or two.
+        message: What was found. Without a fix, it says what a person has to do.
+        fix: A command to paste; empty where there is nothing to do, or only a person can.
     """
 
     level: str
@@ -25,9 +25,5 @@ class Finding:
 
     def __str__(self) -> str:
         """Return the line."""
-        text = f"{self.level.ljust(7)}  {self.check}: {' '.join(self.message.split())}"
+        text = f"{self.level:7}  {self.check}: {' '.join(self.message.split())}"
         return f"{text} | fix: {self.fix}" if self.fix else text
-
-    def as_json(self) -> dict[str, str]:
-        """Return the fields."""
-        return asdict(self)
