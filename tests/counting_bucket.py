@@ -1,7 +1,7 @@
 """A bucket that counts its requests, in a process of its own so that none of its memory is counted.
 
-It knows no more of GCS than one upload and one download, answers at once, and ends when its standard
-input does. It prints its port; ``GET /-/count`` tells how many requests came since the last time.
+It knows no more of GCS than upload, compose, download and deletion, answers at once, and ends when its
+standard input does. It prints its port; ``GET /-/count`` tells how many requests came since the last time.
 """
 
 from __future__ import annotations
@@ -26,27 +26,50 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
-        """Take an object."""
+        """Take an object, or compose one."""
         global count
         count += 1
         body = self.rfile.read(int(self.headers["content-length"]))
-        name = parse_qs(urlsplit(self.path).query)["name"][0]
+        path = urlsplit(self.path)
+        if path.path.endswith("/compose"):
+            name = unquote(path.path.split("/")[-2])
+            body = b"".join(objects[source["name"]] for source in json.loads(body)["sourceObjects"])
+        else:
+            name = parse_qs(path.query)["name"][0]
         objects[name] = body
         crc32c = base64.b64encode(google_crc32c.value(body).to_bytes(4, "big")).decode()
-        self.answer(json.dumps({"generation": "1", "size": str(len(body)), "crc32c": crc32c}).encode())
+        self.answer(200, json.dumps({"generation": "1", "size": str(len(body)), "crc32c": crc32c}).encode())
 
     def do_GET(self) -> None:
-        """Give an object, or the count."""
+        """Give an object, a range of it, or the count."""
         global count
         if self.path == "/-/count":
             text, count = str(count), 0
-            return self.answer(text.encode())
+            return self.answer(200, text.encode())
         count += 1
-        return self.answer(objects[unquote(urlsplit(self.path).path.rpartition("/")[2])])
+        body = objects[self.name()]
+        if asked := self.headers.get("range"):
+            first, last = map(int, asked.removeprefix("bytes=").split("-"))
+            whole = f"bytes {first}-{last}/{len(body)}"
+            return self.answer(206, memoryview(body)[first : last + 1], content_range=whole)
+        return self.answer(200, body)
 
-    def answer(self, body: bytes) -> None:
+    def do_DELETE(self) -> None:
+        """Delete an object."""
+        global count
+        count += 1
+        del objects[self.name()]
+        self.answer(204, b"")
+
+    def name(self) -> str:
+        """Return the name of the object that the request is about."""
+        return unquote(urlsplit(self.path).path.rpartition("/")[2])
+
+    def answer(self, status: int, body: bytes | memoryview, **headers: str) -> None:
         """Send an answer."""
-        self.send_response(200)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

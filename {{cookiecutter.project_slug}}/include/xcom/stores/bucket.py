@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,12 +60,11 @@ class GCSStore(Bucket):
 
         Holds at most ten parts of 12 MiB in memory.
         """
-        pieces = cut(chunks, _STREAM_PART_BYTES)
-        first, second = next(pieces, b""), next(pieces, None)
-        if second is not None:
-            bodies = (Body([piece]) for piece in chain([first, second], pieces))
-            return send_parts(self, name, bodies, progress)
-        stored = self.insert(name, Body([first]))
+        bodies = cut(chunks, _STREAM_PART_BYTES)
+        head = list(islice(bodies, 2))
+        if len(head) == 2:
+            return send_parts(self, name, chain(_emptied(head), bodies), progress)
+        stored = self.insert(name, head[0] if head else Body([]))
         if progress:
             progress(stored.size)
         return stored
@@ -129,6 +128,12 @@ class GCSStore(Bucket):
         self.receive(stored, 0, stored.size, sink)
         if progress:
             progress(stored.size)
+
+
+def _emptied(items: list[Body]) -> Iterator[Body]:
+    """Yield items without keeping them."""
+    while items:
+        yield items.pop(0)
 
 
 def _share(size: int) -> int:

@@ -66,20 +66,21 @@ def receive_ranges(
     return joined_checksum(parts)
 
 
-def cut(chunks: Iterable[Buffer], size: int) -> Iterator[bytearray]:
-    """Yield the bytes of chunks, of any sizes, in pieces of ``size``; the last one may be shorter."""
-    piece = bytearray()
+def cut(chunks: Iterable[Buffer], size: int) -> Iterator[Body]:
+    """Yield the bytes of chunks, of any sizes, in bodies of ``size``; the last one may be shorter."""
+    piece, filled = bytearray(size), 0
     for chunk in chunks:
         view = memoryview(chunk).cast("B")
         while view:
-            room = size - len(piece)
-            piece += view[:room]
-            view = view[room:]
-            if len(piece) == size:
-                yield piece
-                piece = bytearray()
-    if piece:
-        yield piece
+            taken = view[: size - filled]
+            piece[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            view = view[len(taken) :]
+            if filled == size:
+                yield Body([piece])
+                piece, filled = bytearray(size), 0
+    if filled:
+        yield Body([memoryview(piece)[:filled]])
 
 
 def send_parts(bucket: Bucket, name: str, bodies: Iterable[Body], progress: Progress | None = None) -> Stored:
@@ -93,6 +94,7 @@ def send_parts(bucket: Bucket, name: str, bodies: Iterable[Body], progress: Prog
     try:
         for body in bodies:
             upload.add(body)
+            del body  # Or it would stay until the next one is complete.
             if progress:
                 progress(upload.sent)
         stored = upload.finish()
@@ -157,6 +159,7 @@ class _Upload:
                 self.sent += body.size
             return stored
         finally:
+            body.parts.clear()  # Whoever still refers to the body, its memory is free for the next one.
             self._free.release()
 
     def _join(self, parts: list[Future[Stored]]) -> Stored:
