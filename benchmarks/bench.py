@@ -33,8 +33,17 @@ from processes import ROOT, Nursery, Place, Proxy, Worker, find_server, serving
 
 FAN_IN_OBJECTS = 256
 DELAY_SECONDS = 0.02
-RANGED_MIB = 256
-RANGED_BYTES_PER_SECOND = 50e6
+# Seconds before each request, and bytes a second of each connection, up and down: as a standard bucket
+# (gcsfs publishes such figures).
+LINK = (0.045, 100e6, 200e6)
+# Kind, size, rounds, candidates; the first two are those of `--quick`.
+LINK_VALUES: list[tuple[str, float, int, list[str]]] = [
+    ("records", 0.2, 7, ["ours", "floor", "object-storage"]),
+    ("bytes", 64, 5, ["ours", "floor"]),
+    ("bytes", 256, 3, ["ours", "floor"]),
+    ("frame", 1, 3, ["ours", "floor", "object-storage"]),
+]
+STREAM_MIB = 1024
 SIZES_MB = (1, 4, 16, 64, 256)
 # The slower peers would take minutes and all of a laptop's memory for the largest.
 PEERS_UP_TO_MB = 64
@@ -44,11 +53,14 @@ MEMORY = {"records": 32, "tree": 16, "frame": 1, "array": 64, "bytes": 64, "bund
 class Bench:
     """One run: what is asked for, and where it happens."""
 
-    def __init__(self, place: Place, nursery: Nursery, binary: Path, *, is_quick: bool) -> None:
+    def __init__(
+        self, place: Place, nursery: Nursery, binary: Path, *, is_quick: bool, slower: float
+    ) -> None:
         self.place = place
         self.nursery = nursery
         self.binary = binary
         self.is_quick = is_quick
+        self.link_rates = (LINK[0], LINK[1] / slower, LINK[2] / slower)
         self.began = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -161,7 +173,7 @@ class Bench:
                 self.say(f"fan-in: store {FAN_IN_OBJECTS} objects with {CANDIDATES[name].label}")
                 workers[name] = stack.enter_context(self.nursery.worker(name, proxy.url))
                 workers[name].ask("store_many", kind="records", size=0.1, count=FAN_IN_OBJECTS)
-            proxy.delay(DELAY_SECONDS)
+            proxy.link(DELAY_SECONDS)
             for turn in range(rounds):
                 self.say(f"fan-in, round {turn + 1} of {rounds}")
                 for name, how in ways:
@@ -171,30 +183,46 @@ class Bench:
                     done = workers[name].ask("fan_in", how=how)
                     facts = {"cpu": done["cpu"], "wall": done["wall"], "requests": proxy.count()}
                     results.setdefault(f"{name} {how}", []).append(facts)
-            proxy.delay(0)
+            proxy.link()
         return _medians(results)
 
-    def ranged(self) -> dict[str, Any]:
-        """A large object through connections of 50 MB/s each, 20 ms added to each request."""
-        results: dict[str, list[Any]] = {"ours": [], "floor": []}
-        with serving(self.binary, self.place) as url, Proxy(url, self.place) as proxy:
-            for name in results:
-                with self.nursery.worker(name, proxy.url) as worker:
-                    worker.ask("make", kind="array", size=RANGED_MIB)
-                    row = worker.ask("store")["row"]
-                    proxy.delay(DELAY_SECONDS)
-                    proxy.limit(RANGED_BYTES_PER_SECOND)
-                    for turn in range(1 if self.is_quick else 3):
-                        self.say(f"{RANGED_MIB} MiB with {CANDIDATES[name].label}, round {turn + 1}")
+    def link(self) -> dict[str, Any]:
+        """Over a link like one to a bucket: 45 ms a request; 100 MB/s up, 200 MB/s down a connection."""
+        results: dict[str, Any] = {}
+        for kind, size, rounds, names in LINK_VALUES[:2] if self.is_quick else LINK_VALUES:
+            found: dict[str, list[Any]] = {name: [] for name in names}
+            with (
+                serving(self.binary, self.place) as url,
+                Proxy(url, self.place) as proxy,
+                ExitStack() as stack,
+            ):
+                workers = {name: stack.enter_context(self.nursery.worker(name, proxy.url)) for name in names}
+                for worker in workers.values():
+                    worker.ask("make", kind=kind, size=size)
+                proxy.link(*self.link_rates)
+                for turn in range(1 if self.is_quick else rounds + 1):
+                    for name in _in_turn(found, turn):
+                        self.say(f"link: {kind} of size {size:g}, {CANDIDATES[name].label}, round {turn + 1}")
                         proxy.count()
-                        done = worker.ask("load", row=row)
-                        results[name].append(
-                            {"cpu": done["cpu"], "wall": done["wall"], "requests": proxy.count()}
-                        )
-                    proxy.delay(0)
-                    proxy.limit(0)
-                _drain(url)
-        return _medians(results)
+                        done = workers[name].ask("once")
+                        times = {step: done[step]["wall"] for step in ("store", "load")}
+                        if turn or self.is_quick:  # In the first round the server gets its memory.
+                            found[name].append(times | {"uploaded": proxy.uploaded()})
+                        _drain(url)
+            results[f"{kind} {size:g}"] = _medians(found)
+        if not self.is_quick:
+            self.say(f"link: a stream of {STREAM_MIB} MiB")
+            with (
+                serving(self.binary, self.place) as url,
+                Proxy(url, self.place) as proxy,
+                self.nursery.worker("ours", proxy.url) as worker,
+            ):
+                proxy.link(*self.link_rates)
+                done = worker.ask("stream", size=STREAM_MIB)
+                facts = {step: done[step]["wall"] for step in ("store", "load")}
+                facts |= {f"{step}_peak": done[step]["peak"] for step in ("store", "load")}
+                results[f"stream {STREAM_MIB}"] = {"ours": facts | {"uploaded": proxy.uploaded()}}
+        return results
 
     def requests(self) -> dict[str, Any]:
         """Requests for one value that is stored, and one that is read."""
@@ -255,7 +283,7 @@ MEASURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "array": Bench.array,
     "bytes": Bench.bytes,
     "fan-in": Bench.fan_in,
-    "ranged": Bench.ranged,
+    "link": Bench.link,
     "memory": Bench.memory,
     "flat": Bench.flat,
     "requests": Bench.requests,
@@ -324,6 +352,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--only", action="append", choices=list(MEASURES), metavar="NAME",
                         help=f"measure this alone, and only print: {', '.join(MEASURES)}")  # fmt: skip
+    parser.add_argument("--slower", type=float, default=1, metavar="FACTOR",
+                        help="divide the rates of the link by this, for a machine that is busy")  # fmt: skip
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE",
                         help="measure nothing; write page and plots from this JSON")  # fmt: skip
     parser.add_argument("--folder", type=Path, default=ROOT / ".cache" / "bench", metavar="FOLDER",
@@ -335,15 +365,20 @@ def main(argv: list[str] | None = None) -> int:
     # Else a run that is told to end leaves its server behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     place = Place(options.folder.resolve())
-    found: dict[str, Any] = {"machine": _machine(), "is_quick": options.quick, "measures": {}}
+    found: dict[str, Any] = {
+        "machine": _machine(),
+        "is_quick": options.quick,
+        "slower": options.slower,
+        "measures": {},
+    }
     figures = place.folder / "performance.json"
     with Nursery(place) as nursery:
-        bench = Bench(place, nursery, find_server(), is_quick=options.quick)
+        bench = Bench(place, nursery, find_server(), is_quick=options.quick, slower=options.slower)
         for name in options.only or MEASURES:
             found["measures"][name] = MEASURES[name](bench)
             # After each, so that a run that is broken off has not been for nothing.
             figures.write_text(json.dumps(found, indent=1) + "\n")
-    if not options.quick and not options.only:
+    if not options.quick and not options.only and options.slower == 1:
         report.write(found, ROOT / "docs")
     print(report.tables(found))
     bench.say(f"done; all figures: {os.path.relpath(figures)}")

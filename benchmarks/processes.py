@@ -152,7 +152,7 @@ class Worker:
 
 
 class Proxy(_Process):
-    """Counts and delays requests; see ``proxy.py``."""
+    """A link to the server that counts requests; see ``proxy.py``."""
 
     def __init__(self, endpoint: str, place: Place) -> None:
         super().__init__([sys.executable, str(HERE / "proxy.py"), endpoint.rpartition(":")[2]], place)
@@ -166,13 +166,14 @@ class Proxy(_Process):
         with urlopen(f"{self.url}/-/count", timeout=10) as answer:
             return int(answer.read())
 
-    def delay(self, seconds: float) -> None:
-        """Delay every request from now on."""
-        urlopen(f"{self.url}/-/delay/{seconds}", timeout=10).close()
+    def uploaded(self) -> float:
+        """Return the seconds from the first request since ``count`` to the end of the last upload."""
+        with urlopen(f"{self.url}/-/uploaded", timeout=10) as answer:
+            return float(answer.read())
 
-    def limit(self, bytes_per_second: float) -> None:
-        """Let each connection carry no more than this to the client from now on; 0: all that it can."""
-        urlopen(f"{self.url}/-/rate/{bytes_per_second}", timeout=10).close()
+    def link(self, seconds: float = 0, up: float = 0, down: float = 0) -> None:
+        """From now on delay every request, and limit each connection to these bytes a second; 0: not."""
+        urlopen(f"{self.url}/-/link/{seconds}/{up}/{down}", timeout=10).close()
 
 
 def _ended(log: Path) -> RuntimeError:

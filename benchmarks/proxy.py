@@ -4,6 +4,7 @@ A process of its own, so that none of its work counts as the candidate's. It lis
 the loopback interface, which it prints, and ends when its standard input does.
 
     GET /-/count            how many requests came since the last time it was asked
+    GET /-/uploaded         seconds from the first of these to the answer to the last upload
     GET /-/link/0.02/0/1e8  from now on: seconds before each request is passed on, and the bytes a second
                             that each connection carries to the server and to the client; 0: no limit
 
@@ -28,6 +29,7 @@ class Proxy:
         self.port = port
         self.delay_seconds = self.rate_up = self.rate_down = 0.0
         self.count = 0
+        self.began = self.uploaded = 0.0
         self.lock = threading.Lock()
 
     def serve(self, client: socket.socket) -> None:
@@ -42,6 +44,7 @@ class Proxy:
                     client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
                     continue
                 with self.lock:
+                    self.began = self.began if self.count else time.monotonic()
                     self.count += 1
                 time.sleep(self.delay_seconds)
                 server.sendall(head)
@@ -51,12 +54,16 @@ class Proxy:
                 status = int(answer.split(b" ", 2)[1])
                 if method != b"HEAD" and status not in (204, 304):
                     _pass_body(answer, server, client, self.rate_down)
+                if path.startswith(b"/upload/"):
+                    self.uploaded = time.monotonic()
 
     def _control(self, path: str) -> bytes:
         _, _, verb, *values = path.split("/")
         if verb == "link":
             self.delay_seconds, self.rate_up, self.rate_down = map(float, values)
             return b""
+        if verb == "uploaded":
+            return str(self.uploaded - self.began).encode()
         with self.lock:
             count, self.count = self.count, 0
         return str(count).encode()

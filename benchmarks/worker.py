@@ -19,9 +19,11 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from candidates import CANDIDATES, Opened
@@ -78,6 +80,27 @@ class Worker:
         done = timed(lambda: self.way.load(row))
         del done["result"]
         return done
+
+    def stream(self, size: int) -> dict[str, Any]:
+        """Store so many MiB as a stream and read them into a file; tell how far that makes it grow."""
+        from include.xcom.stores import own_store
+
+        chunk = make("bytes", 1)
+        store, done = own_store(), []
+        ready(_MANY_MIB)
+        tidy()
+        stored = peak(
+            lambda: done.append(timed(lambda: store.put_stream("xcom/stream", (chunk for _ in range(size)))))
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "file"
+            ready(_MANY_MIB)
+            tidy()
+            loaded = peak(lambda: done.append(timed(lambda: store.download(done[0]["result"], path))))
+        return {
+            "store": {"wall": done[0]["wall"], "cpu": done[0]["cpu"], "peak": stored},
+            "load": {"wall": done[1]["wall"], "cpu": done[1]["cpu"], "peak": loaded},
+        }
 
     def warm(self, times: int) -> dict[str, Any]:
         """Store and read the value again and again."""

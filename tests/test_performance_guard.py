@@ -59,6 +59,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
         from include.xcom import payloads
         from include.xcom.settings import load_settings
+        from include.xcom.stores import forget_stores
         from include.xcom_backend import GCPBucketXComBackend as backend
 
         load_settings.cache_clear()
@@ -74,15 +75,6 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
         forget_stores()
     finally:
         bucket.communicate(timeout=20)
-
-
-def forget_stores() -> None:
-    """Let the next call open a store anew: the last one's server may be gone."""
-    from include.xcom import stores
-
-    for function in vars(stores).values():
-        if callable(getattr(function, "cache_clear", None)):
-            function.cache_clear()
 
 
 def make_records(megabytes: int) -> list[dict[str, Any]]:

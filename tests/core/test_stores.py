@@ -134,7 +134,7 @@ class StoreContract:
         stored = store.put("xcom/a", [b"abc"])
         store.delete(stored.uri, stored.generation)
 
-        with pytest.raises(PayloadMissingError, match="there is no such file|no such object or generation"):
+        with pytest.raises(PayloadMissingError, match=r"there is no such file|no such object or generation"):
             store.get(reference_to(stored))
 
     def test_get_other_size_is_corrupt(self, store: Store) -> None:
@@ -170,7 +170,7 @@ class StoreContract:
             stored = store.put("xcom/a", [body])
             store.delete(stored.uri, stored.generation)
 
-            with pytest.raises(PayloadMissingError, match="no such (file|object)"):
+            with pytest.raises(PayloadMissingError, match=r"no such (file|object)"):
                 list(pieces(store, stored))
 
     def test_read_object_of_another_size_is_corrupt(self, store: Store) -> None:
@@ -214,7 +214,7 @@ class StoreContract:
         with pytest.raises(PayloadCorruptError, match="has another CRC32C"):
             store.download(stored._replace(crc32c="00000000"), folder / "file")
         store.delete(stored.uri, stored.generation)
-        with pytest.raises(PayloadMissingError, match="no such (file|object)"):
+        with pytest.raises(PayloadMissingError, match=r"no such (file|object)"):
             store.download(stored, folder / "file")
 
         assert list(folder.iterdir()) == []
@@ -308,7 +308,7 @@ class StoreContract:
         source = store.put("xcom/a", [b"abc"])
         store.delete(source.uri, source.generation)
 
-        with pytest.raises(PayloadMissingError, match="no such (file|object or generation)"):
+        with pytest.raises(PayloadMissingError, match=r"no such (file|object or generation)"):
             store.copy(source, "xcom/b")
 
         assert names(store) == []

@@ -38,8 +38,10 @@ KNOWN = {
     "requester-pays": (
         (400, "Bucket is a requester pays bucket but no user project provided.", "required"),
         "gs://acme-xcom bills whoever sends a request",
-        "quota_project_id in the extra of connection 'gcs_conn', or switch it off: gcloud storage buckets "
-        "update gs://acme-xcom --no-requester-pays",
+        (
+            "quota_project_id in the extra of connection 'gcs_conn', or switch it off: gcloud storage buckets "
+            "update gs://acme-xcom --no-requester-pays"
+        ),
     ),
     "quota-project": (
         (403, f"{ACCOUNT} does not have serviceusage.services.use access to the Google Cloud project."),
@@ -58,8 +60,10 @@ KNOWN = {
     "kms": (
         (
             403,
-            "Permission denied on Cloud KMS key. Please ensure that your Cloud Storage service account has "
-            "been authorized to use this key.",
+            (
+                "Permission denied on Cloud KMS key. Please ensure that your Cloud Storage service account has "
+                "been authorized to use this key."
+            ),
         ),
         "The bucket's encryption key (Cloud KMS) cannot be used",
         "roles/cloudkms.cryptoKeyEncrypterDecrypter: gcloud storage service-agent",
@@ -87,8 +91,10 @@ KNOWN = {
     "retention": (
         (
             403,
-            "Object 'acme-xcom/xcom/d' is subject to bucket's retention policy or object retention and cannot "
-            "be deleted or overwritten until 2026-12-01T00:00:00Z",
+            (
+                "Object 'acme-xcom/xcom/d' is subject to bucket's retention policy or object retention and cannot "
+                "be deleted or overwritten until 2026-12-01T00:00:00Z"
+            ),
             "retentionPolicyNotMet",
         ),
         "A retention policy of gs://acme-xcom forbids",
@@ -97,8 +103,10 @@ KNOWN = {
     "hold": (
         (
             403,
-            "Object 'acme-xcom/xcom/d' is under active Event-Based hold and cannot be deleted, overwritten or "
-            "archived until hold is removed.",
+            (
+                "Object 'acme-xcom/xcom/d' is under active Event-Based hold and cannot be deleted, overwritten or "
+                "archived until hold is removed."
+            ),
         ),
         "A hold on the object forbids",
         f"gcloud storage objects update {URI} --no-event-based-hold --no-temporary-hold",
@@ -120,8 +128,10 @@ KNOWN = {
     "permission": (
         (
             403,
-            f"{ACCOUNT} does not have storage.objects.create access to the Google Cloud Storage object. "
-            "Permission 'storage.objects.create' denied on resource (or it may not exist).",
+            (
+                f"{ACCOUNT} does not have storage.objects.create access to the Google Cloud Storage object. "
+                "Permission 'storage.objects.create' denied on resource (or it may not exist)."
+            ),
         ),
         "storage.objects.create is missing on gs://acme-xcom",
         f"--role=roles/storage.objectUser --member=serviceAccount:{ACCOUNT}",
@@ -208,7 +218,7 @@ def test_missing_object_and_missing_bucket_are_told_apart() -> None:
     request = Request("read", URI, "storage.objects.get", BUCKET, "gcs_conn")
     with pytest.raises(PayloadMissingError, match="no such object or generation"):
         refuse(Answer(404, {"content-type": "text/plain"}, f"No such object: {URI}".encode()), request)
-    with pytest.raises(StoreUnavailableError, match="gs://acme-xcom does not exist. Create it"):
+    with pytest.raises(StoreUnavailableError, match=r"gs://acme-xcom does not exist. Create it"):
         refuse(Answer(404, {"content-type": "text/plain"}, b"The specified bucket does not exist."), request)
 
 

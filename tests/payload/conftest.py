@@ -52,7 +52,7 @@ def _forget() -> None:
     if "include.xcom.settings" in sys.modules:
         sys.modules["include.xcom.settings"].load_settings.cache_clear()
     if "include.xcom.stores" in sys.modules:
-        sys.modules["include.xcom.stores"]._opened.cache_clear()
+        sys.modules["include.xcom.stores"].forget_stores()
 
 
 @pytest.fixture(scope="session")

@@ -271,7 +271,7 @@ def test_metadata_server_that_hangs_ends_in_time(
     store = open_store(None)
 
     started = time.monotonic()
-    with pytest.raises(StoreUnavailableError, match="time is up|timed out|credentials were not found"):
+    with pytest.raises(StoreUnavailableError, match=r"time is up|timed out|credentials were not found"):
         store.put(NAME, [b"abc"])
 
     # It sleeps up to 1.2 and 2.4 s between three attempts to find the server, whatever the limit.
@@ -475,7 +475,7 @@ def test_tokens_that_the_server_goes_on_refusing_end_in_an_error(
     proxy.plan(faults.answer(401), always=True)
 
     with pytest.raises(
-        StoreUnavailableError, match="The credentials are not accepted.* HTTP 401 Unauthorized"
+        StoreUnavailableError, match=r"The credentials are not accepted.* HTTP 401 Unauthorized"
     ):
         open_store({"keyfile_dict": key}).put(NAME, [b"abc"])
 
@@ -509,7 +509,7 @@ def test_thread_that_waits_for_another_s_token_ends_in_time(
     def fail(number: int) -> float:
         started = time.monotonic()
         with pytest.raises(
-            StoreUnavailableError, match="no token|another thread is waiting for a token|time is up"
+            StoreUnavailableError, match=r"no token|another thread is waiting for a token|time is up"
         ):
             store.put(f"xcom/{number}", [b"abc"])
         return time.monotonic() - started

@@ -1035,7 +1035,7 @@ def test_fix_of_a_missing_right_names_the_account_that_lacks_it(
 
     from include.xcom import stores
 
-    stores._opened.cache_clear()
+    stores.forget_stores()
     monkeypatch.setattr(credentials, "_credentials", lambda *a: OfTheTasks())
     fix = examined(capsys)["access: problem"]["fix"]
     assert fix.endswith("--member=serviceAccount:tasks@acme.iam.gserviceaccount.com")

@@ -284,8 +284,10 @@ FAILURES: dict[str, tuple[faults.Fault, type[PayloadError], str]] = {
     "403": (
         faults.answer(403, b'{"error": {"message": "xcom@acme does not have access."}}'),
         StoreUnavailableError,
-        r"^storage\.objects\.(create|get) is missing on gs://test-bucket.* Grant it, .*"
-        r"--role=roles/storage.objectUser --member=user:xcom@acme\. .*HTTP 403 xcom@acme does not",
+        (
+            r"^storage\.objects\.(create|get) is missing on gs://test-bucket.* Grant it, .*"
+            r"--role=roles/storage.objectUser --member=user:xcom@acme\. .*HTTP 403 xcom@acme does not"
+        ),
     ),
     "404-bucket": (
         faults.answer(404, b'{"error": {"message": "The specified bucket does not exist."}}'),
@@ -657,14 +659,17 @@ def test_forked_child_is_not_stopped_by_a_lock_of_its_parent(
     monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", gcs_server.bucket)
     load_settings.cache_clear()
     load_settings()
-    held, done = threading.Event(), threading.Event()
+    held, done, parent = threading.Event(), threading.Event(), os.getpid()
 
-    def hold() -> None:
-        with stores._opening:
+    def open_slowly(bucket: str, settings: Settings) -> gcs.GCSStore:
+        if os.getpid() == parent:
             held.set()
             done.wait()
+        return original(bucket, settings)
 
-    thread = threading.Thread(target=hold)
+    original = gcs.GCSStore
+    monkeypatch.setattr(gcs, "GCSStore", open_slowly)
+    thread = threading.Thread(target=stores.own_store)
     thread.start()
     held.wait()
     child = os.fork()
@@ -741,17 +746,25 @@ class TestLoadMany:
         assert caught.value.index == 3
         assert proxy.count("GET") < 100
 
-    def test_threads_share_one_store(self, proxy: FaultProxy) -> None:
+    def test_threads_share_one_store(self, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
         """The first payloads of a process do not open a pool, and fetch a token, for each thread."""
         rows = self.rows(40)
-        stores._opened.cache_clear()
+        opened: list[str] = []
+        original = gcs.GCSStore
+
+        def open_counted(bucket: str, settings: Settings) -> gcs.GCSStore:
+            opened.append(bucket)
+            return original(bucket, settings)
+
+        monkeypatch.setattr(gcs, "GCSStore", open_counted)
+        stores.forget_stores()
         before = proxy.connections
         proxy.latency_seconds = 0.02
 
         payloads.load_many(rows)
 
         assert proxy.connections - before <= self.CONCURRENCY
-        assert stores._opened.cache_info().misses == 1
+        assert len(opened) == 1
 
     def test_row_with_an_unprintable_uri_is_refused(self) -> None:
         """JSON knows lone surrogates, names do not."""

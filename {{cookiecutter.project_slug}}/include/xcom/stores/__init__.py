@@ -32,7 +32,9 @@ __all__ = [
     "Store",
     "Stored",
     "checksum",
+    "forget_stores",
     "is_part",
+    "open_store",
     "own_store",
     "pieces",
     "runs_here",
@@ -47,7 +49,7 @@ def own_store() -> Store:
         SettingsError: The settings are incomplete or wrong.
     """
     settings = load_settings()
-    return _store(settings, settings.bucket)
+    return open_store(settings, settings.bucket)
 
 
 def store_of(uri: str) -> Store:
@@ -67,11 +69,11 @@ def store_of(uri: str) -> Store:
             uri=uri,
         )
     if uri.startswith(settings.root):
-        return _store(settings, settings.bucket)
+        return open_store(settings, settings.bucket)
     if uri.startswith("gs://"):
-        return _store(settings, urlsplit(uri).netloc)
+        return open_store(settings, urlsplit(uri).netloc)
     root = next(root for root in settings.read_uris if uri.startswith(root.rstrip("/") + "/"))
-    return _store(settings, root.rstrip("/"))
+    return open_store(settings, root.rstrip("/"))
 
 
 # One thread at a time: opening a store may ask Airflow for a connection, and before 3.2 Airflow mixes up
@@ -79,9 +81,15 @@ def store_of(uri: str) -> Store:
 _opening = RLock()
 
 
-def _store(settings: Settings, bucket: str) -> Store:
+def open_store(settings: Settings, bucket: str) -> Store:
+    """Return the store of a bucket, or of a directory as ``file:///path``; one for each process."""
     with _opening:
         return _opened(settings, bucket, os.getpid())
+
+
+def forget_stores() -> None:
+    """Let the next call open stores anew, as tests need it."""
+    _opened.cache_clear()
 
 
 def _renew_lock() -> None:

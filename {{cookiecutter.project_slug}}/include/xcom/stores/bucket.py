@@ -27,9 +27,9 @@ _MIB = 1024 * 1024
 # spare, on a link like one to a bucket (`make bench ARGS="--only link"`).
 _LEAST_BYTES_IN_PARTS = 64 * _MIB
 _LEAST_BYTES_IN_RANGES = 16 * _MIB
-_STREAM_PART_BYTES = 12 * _MIB
+_STREAM_PART_BYTES = 8 * _MIB
 _MOST_PART_BYTES = 64 * _MIB
-_DOWNLOAD_RANGE_BYTES = 64 * _MIB
+_DOWNLOAD_RANGE_BYTES = 32 * _MIB
 
 
 class GCSStore(Bucket):
@@ -58,7 +58,7 @@ class GCSStore(Bucket):
     def put_stream(self, name: str, chunks: Iterable[Buffer], *, progress: Progress | None = None) -> Stored:
         """Write parts that the server composes; a short stream takes a single request.
 
-        Holds at most ten parts of 12 MiB in memory.
+        Holds at most ten parts of 8 MiB in memory.
         """
         bodies = cut(chunks, _STREAM_PART_BYTES)
         head = list(islice(bodies, 2))
