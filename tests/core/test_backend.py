@@ -292,28 +292,6 @@ def test_purge_never_fails_a_task(payload_folder: Path, caplog: pytest.LogCaptur
     assert caplog.text.count("Could not delete the payload") == 2
 
 
-LEGACY = "gcs://manual__2023-05-01/load/0b0c8a3e-24e6-4ad5-9d5b-0f2d1f3b1a11.json"
-
-
-def test_legacy_reference_is_read_when_switched_on(
-    payload_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the backend of 2023 wrote it: uncompressed JSON at the bucket's root."""
-    file = payload_folder / LEGACY.removeprefix("gcs://")
-    file.parent.mkdir(parents=True)
-    file.write_text('{"a": [1, NaN]}')
-    assert pull(LEGACY) == LEGACY
-
-    configure(monkeypatch, legacy_references="on")
-
-    assert str(pull(LEGACY)) == "{'a': [1, nan]}"
-    file.unlink()
-    with pytest.raises(PayloadMissingError, match=r"gone: clear .* switch .* legacy_references off"):
-        pull(LEGACY)
-    for text in ("gcs://other", "gcs://a/b/c.json", f"x{LEGACY}", LEGACY.replace("load", "..")):
-        assert pull(text) == text
-
-
 def test_many_values_come_back_in_order_and_the_first_error_has_its_index(payload_folder: Path) -> None:
     """Inline and stored ones mixed; None among them."""
     values = [b"%d" % n if n % 3 else n for n in range(30)] + [None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,9 +27,10 @@ from .errors import (
     shortened,
 )
 from .handles.uploads import Uploads, is_handle
+from .legacy import is_legacy, load_legacy
 from .reference import Coordinates, PayloadReference, cause_and_remedy, explained
 from .settings import SECTION, Settings, load_settings
-from .stores import Store, Stored, own_store, store_of
+from .stores import Store, Stored, store_of
 
 if TYPE_CHECKING:
     from .handles.base import Handle
@@ -40,10 +40,6 @@ __all__ = ["load", "load_many", "purge", "rows_only", "store"]
 log = logging.getLogger(__name__)
 
 _Result = namedtuple("_Result", "value")
-
-# `gcs://{run_id}/{task_id}/{uuid}.json`, as the blog post's GCPBucketXComBackend wrote it.
-_LEGACY_PREFIX = "gcs://"
-_LEGACY = re.compile(r"gcs://(?!.*(^|/)\.{0,2}/)[^\0]+/[^/\0]+/[0-9a-f-]{32,36}\.json")
 
 # What SkipMixin pushes, and the scheduler reads in the database without a backend.
 _SCHEDULER_KEYS = frozenset({"skipmixin_key"})
@@ -84,7 +80,10 @@ def store(value: Any, coordinates: Coordinates) -> Any:
         return BaseXCom.serialize_value(value)
     with _errors_unfolded():
         started = time.monotonic()
-        uploads = Uploads(coordinates, load_settings())
+        settings = load_settings()
+        if is_legacy(value):
+            settings = replace(settings, threshold_bytes=0)  # Inline, it would be followed.
+        uploads = Uploads(coordinates, settings)
         try:
             stored = _store_handle(value, uploads) if is_handle(value) else _store_value(value, uploads)
         except BaseException:
@@ -220,8 +219,8 @@ def load(row: Any) -> Any:
             return _handle(reference)
         if reference is not None:
             return _follow(reference, store_of(reference.uri))
-        if type(row) is str and _LEGACY.fullmatch(row) and load_settings().legacy_references:
-            return _load_legacy(row)
+        if is_legacy(row):
+            return load_legacy(row)
         try:
             value = codecs.decode_row(row)
         except PayloadError as error:
@@ -264,25 +263,6 @@ def _handle_of_node(tag: str, node: object) -> Handle:
     from .handles.base import handle_of_node
 
     return handle_of_node(tag, node)
-
-
-def _load_legacy(row: str) -> Any:
-    """Return the value of a row that the backend of 2023 wrote: a JSON object at the bucket's root."""
-    root = replace(load_settings(), prefix="").root
-    uri = root + row.removeprefix(_LEGACY_PREFIX)
-    payload_store = own_store()
-    try:
-        found = payload_store.describe(uri)
-    except PayloadMissingError as error:
-        raise PayloadMissingError(
-            f"{error.title}: clear the task that wrote it, or switch [{SECTION}] legacy_references off if this "
-            f"string is data. {shortened(uri)}, which a row of an older backend names: {error}",
-            uri=uri,
-        ) from error.__cause__
-    reference = PayloadReference(
-        uri, "any", found.size, found.size, "legacy-json", 1, found.crc32c, found.generation
-    )
-    return _follow(reference, payload_store)
 
 
 def load_many(rows: Iterable[Any]) -> list[Any]:

@@ -69,7 +69,8 @@ class Settings:
         frame_format: ``parquet`` (every tool reads it) or ``arrow`` (several times faster).
         inexact: What happens to a value of which some part has no exact form: ``warn`` stores the
             part as Airflow's default backend would and logs a warning, ``refuse`` fails the task.
-        legacy_references: Follow ``gcs://`` strings that the 2023 backend wrote.
+        legacy_references: Follow the strings that earlier backends wrote: ``gcs://`` ones of 2023, and
+            paths of Airflow's object storage backend below a place in ``read_uris``.
         read_uris: More places that references may point to, as ``gs://bucket/prefix/`` or
             ``file:///path/``; never written to.
         viewer: Add the pages "Payloads" to Airflow's UI. Takes effect when the API server starts.

@@ -17,6 +17,7 @@ from airflow.configuration import conf
 
 from .. import __version__ as OWN_VERSION
 from ..errors import PayloadError, SettingsError
+from ..legacy import place_of
 from ..settings import BUCKET_VARIABLE, SECTION, Settings, load_settings, platform_variables
 from ..stores import runs_here
 from .findings import Finding
@@ -149,7 +150,7 @@ def _legacy(settings: Settings) -> Iterator[Finding]:
             "legacy",
             f"[common.io] xcom_objectstorage_path is {path}: tasks get the paths that Airflow's object storage "
             "backend stored, not the values",
-            f"export {export_of('legacy_references', 'true')} {export_of('read_uris', path)}",
+            f"export {export_of('legacy_references', 'true')} {export_of('read_uris', place_of(path))}",
         )
 
 
