@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -39,8 +40,6 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _BLOG = re.compile(r"gcs://(?!.*(^|/)\.{0,2}/)[^\0]+/[^/\0]+/[0-9a-f-]{32,36}\.json")
 # 3.4 writes names of its own, which end in .json; earlier versions a UUID alone.
 _OBJECT_STORAGE = re.compile(rf"(?:gs|gcs|file)://[^\0]*/(?:{_UUID}|[^/\0]+\.json)(\.[a-z0-9]+)?")
-# As fsspec names them; the others that it knows need packages that Airflow does not bring.
-_COMPRESSIONS = (".gz", ".bz2", ".xz", ".lzma", ".zst")
 
 
 def is_legacy(row: object) -> bool:
@@ -133,19 +132,20 @@ def _expand(data: bytes, suffix: str, limit: int) -> bytes:
 
     import zstandard
 
-    file = io.BytesIO(data)
-    if suffix not in _COMPRESSIONS:
-        known = ", ".join(_COMPRESSIONS)
+    openers: dict[str, Callable[[io.BytesIO], Any]] = {
+        ".gz": lambda file: gzip.GzipFile(fileobj=file),
+        ".bz2": bz2.BZ2File,
+        ".xz": lzma.LZMAFile,
+        ".lzma": lzma.LZMAFile,
+        # As fsspec names them; the others that it knows need packages that Airflow does not bring.
+        ".zst": lambda file: zstandard.ZstdDecompressor().stream_reader(file),
+    }
+    if suffix not in openers:
+        known = ", ".join(openers)
         raise UnsupportedTypeError(f"it is compressed as {suffix}, and only {known} can be read")
     try:
-        if suffix == ".gz":
-            expanded = gzip.GzipFile(fileobj=file).read(limit + 1)
-        elif suffix == ".bz2":
-            expanded = bz2.BZ2File(file).read(limit + 1)
-        elif suffix == ".zst":
-            expanded = zstandard.ZstdDecompressor().stream_reader(file).read(limit + 1)
-        else:
-            expanded = lzma.LZMAFile(file).read(limit + 1)
+        with openers[suffix](io.BytesIO(data)) as file:
+            expanded: bytes = file.read(limit + 1)
     except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
         raise PayloadCorruptError(f"it cannot be expanded: {error}") from error
     if len(expanded) > limit:
