@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 import uuid
-from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque, namedtuple
 from dataclasses import InitVar, dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from pathlib import Path
 from signal import SIGTERM
 from threading import Lock
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -25,6 +26,7 @@ import pandas as pd
 import pendulum
 import pydantic
 import pytz
+from airflow.sdk import Asset
 from dateutil import tz
 from psycopg2.tz import FixedOffsetTimezone
 
@@ -116,6 +118,13 @@ class Guarded:
         return isinstance(other, Guarded) and other.name == self.name
 
     __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass
+class Failure(Exception):
+    """A dataclass that is an exception too."""
+
+    text: str
 
 
 class Route(NamedTuple):
@@ -299,6 +308,45 @@ class Cookie(Money):
     def deserialize(data: dict[str, int], version: int) -> Money:
         """Called by Airflow."""
         return Cookie(data["cents"] + 1)
+
+
+class Pair(tuple):  # type: ignore[type-arg]
+    """A subclass of a tuple that is no named tuple."""
+
+
+class Moment(datetime):
+    """A subclass of a datetime."""
+
+
+class Weight(enum.Enum):
+    """Members of which a value has no JSON form."""
+
+    LIGHT = Decimal("0.1")
+    BOTH = (1, 2)
+
+
+class Word(str, enum.Enum):
+    """A member equals its text."""
+
+    YES = "yes"
+
+
+class Plain:
+    """Has nothing that would tell how to store it."""
+
+
+class Entry(pydantic.BaseModel):
+    """Has a field of any type."""
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    item: Any = None
+
+
+@attrs.define
+class Anything:
+    """The same as an attrs class."""
+
+    item: Any = None
 
 
 class HalfSerialised:
@@ -587,3 +635,60 @@ INEXACT: dict[str, Inexact] = {
 }
 
 ALL: dict[str, Any] = {**PLAIN, **TAGGED, **STORED, **CLASSES}
+
+# What else a task may return by design or mistake. Airflow's default returns some of it, changed or
+# not, and refuses the rest.
+ODD: dict[str, Any] = {
+    "object": object(),
+    "class": Plain,
+    "model-class": Seat,
+    "instance": Plain(),
+    "function": len,
+    "generator": (n for n in ()),
+    "map": map(str, [1]),
+    "dict-keys": {"a": 1}.keys(),
+    "mapping-proxy": MappingProxyType({"a": 1}),
+    "namespace": SimpleNamespace(a=1),
+    "chain-map": ChainMap({"a": 1}),
+    "memoryview": memoryview(b"a"),
+    "exception": ValueError("x"),
+    "ellipsis": ...,
+    "path": Path("/data/a.csv"),
+    "secret": pydantic.SecretStr("x"),
+    "tuple-subclass": Pair((1, 2)),
+    "datetime-subclass": Moment(2013, 1, 1),
+    "enum-with-decimal": Weight.LIGHT,
+    "enum-with-tuple": [Weight.BOTH],
+    "enum-str": {"answer": Word.YES, "more": [(Word.YES,)]},
+    "enum-as-key": {Color.RED: 1},
+    "enum-with-a-value-type-as-key": {Level.LOW: 2, Word.YES: 3},
+    "object-as-key": {frozenset({1}): 1, b"x": 2, None: 3, date(2013, 1, 1): 4},
+    "dict-in-tuple": ({1: (2,)}, {(1, 2): {3}}),
+    "local-instance": local_instance(),
+    "local-instance-in-model": Entry(item=local_instance()),
+    "enum-in-dataclass": Box(Word.YES),
+    "enum-in-model": Entry(item=Word.YES),
+    "path-in-dataclass": Box(Path("/data/a.csv")),
+    "path-in-model": Entry(item=Path("/data/a.csv")),
+    "object-in-model": Entry(item=object()),
+    "lock-in-attrs": Anything(Lock()),
+    "tuple-in-model": Entry(item=(1, {2})),
+    "frame-in-model": Entry(item=pd.DataFrame({"a": [1]})),
+    "model-in-dataclass": Box(Seat(rowNumber=1)),
+    "dataclass-in-attrs": Anything(Box((1,))),
+    "model-in-attrs": [Anything(Seat(rowNumber=1))],
+    "exception-dataclass": Failure("x"),
+    "frame": pd.DataFrame({"a": [1, 2], "b": ["x", None]}),
+    "frame-in-dict": {"train": pd.DataFrame({"a": [1.5]})},
+    "frame-groupby": pd.DataFrame({"a": [1]}).groupby("a"),
+    "frame-of-lists": pd.DataFrame({"a": [[1], [2, 3]]}),
+    "index": pd.Index([1]),
+    "unique": pd.Series(["a"]).unique(),
+    "array-of-objects": np.array([object()]),
+    "array-masked": np.ma.masked_array([1], [True]),
+    "numpy-void": np.zeros(1, "i4,i4")[0],
+    "numpy-complex": np.complex128(1 + 2j),
+    "pendulum-duration": pendulum.duration(days=1),
+    "zone-local": datetime(2013, 1, 1, tzinfo=tz.tzlocal()),
+    "asset": Asset("s3://acme/x"),
+}

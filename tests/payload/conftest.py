@@ -16,7 +16,11 @@ import pytest
 from fake_gcs_server import HOW_TO_GET, GCSServer, find_binary, serving
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(Path(__file__).parent)]
+sys.path[:0] = [
+    str(ROOT / "{{cookiecutter.project_slug}}"),
+    str(Path(__file__).parent),
+    str(ROOT / "tests/core"),  # example_values
+]
 # Airflow writes a configuration there when it is first imported.
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pendulum
+import pytz
+from dateutil import tz
 from hypothesis import strategies as st
+from pydantic_core import TzInfo
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # Lone surrogates and NUL too.
 
@@ -19,7 +23,22 @@ ZONES = st.none() | st.sampled_from(
         timezone(timedelta(seconds=12345), "odd"),
         ZoneInfo("Europe/Paris"),
         ZoneInfo("America/New_York"),
+        pytz.utc,
+        pytz.FixedOffset(-90),
+        tz.tzutc(),
+        tz.tzoffset("odd", 7200),
+        tz.gettz("Europe/Paris"),
+        TzInfo(19_800),
+        pendulum.timezone("America/New_York"),
+        pendulum.FixedTimezone(3600),
     ]
+)
+# Zones of pytz must be asked for the offset of a time: with tzinfo= alone it is that of 1883.
+LOCALISED = st.builds(
+    lambda moment, zone, is_dst: zone.localize(moment, is_dst=is_dst),
+    st.datetimes(datetime(1990, 1, 1), datetime(2040, 1, 1)),
+    st.sampled_from([pytz.timezone("Europe/Paris"), pytz.timezone("Etc/GMT+5")]),
+    st.booleans(),
 )
 
 PLAIN_SCALARS = (
@@ -36,6 +55,7 @@ SCALARS = (
     | st.binary(max_size=8).map(bytearray)
     | st.complex_numbers()
     | st.datetimes(timezones=ZONES)
+    | LOCALISED
     | st.dates()
     | st.times(timezones=ZONES)
     | st.timedeltas()

@@ -72,7 +72,7 @@ def test_backend_is_turned_on_off_and_on_again(
     # Off: what was always in the database is read; the task that meets a reference fails.
     code, said, after = run(3, reading=[before, during], is_on=False)
     assert (code, read_in(said)) == (1, {before: frame}), said[-3000:]
-    assert "PayloadReference was not found in allow list" in said
+    assert "gcs_xcom.Payload was not found in allow list" in said
     with closing(sqlite3.connect(tmp_path / "airflow.db")) as database:
         states = dict(database.execute("select task_id, state from task_instance where run_id = ?", (after,)))
     assert states == {"read": "failed", "write": "upstream_failed"}

@@ -31,9 +31,9 @@ INLINE = Settings(bucket="file:///unused")
 def back(encoded: Inline | Encoded) -> Any:
     """Return what a reader gets."""
     if isinstance(encoded, Inline):
-        from airflow.sdk.serde import deserialize
-
-        return deserialize(json.loads(json.dumps(encoded.row)))
+        row = json.loads(json.dumps(encoded.row))
+        tagged = codecs.decode_row(row)
+        return row if tagged is None else tagged[0]
     payload = memoryview(bytearray(b"".join(encoded.parts)))
     return codecs.decode(payload, encoded.codec, encoded.version, encoded.type, 2**30)
 
