@@ -54,7 +54,7 @@ def through_default(value: Any) -> Any:
     try:
         row = json.loads(json.dumps(BaseXCom.serialize_value(value)))
         return BaseXCom.deserialize_value(Row(row))
-    except (Exception, RecursionError) as error:  # Serialisers raise anything.
+    except Exception as error:  # noqa: BLE001 - serialisers raise anything
         return Refused(error)
 
 

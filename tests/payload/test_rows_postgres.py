@@ -65,10 +65,9 @@ def database() -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def payload_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def payload_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One directory for the payloads of all tests: a property test runs hundreds of values."""
-    folder = tmp_path_factory.mktemp("payloads")
-    yield folder
+    return tmp_path_factory.mktemp("payloads")
 
 
 @pytest.fixture(autouse=True)
@@ -107,12 +106,14 @@ def test_server_refuses_or_changes_what_these_tests_say_it_does(value: Any, data
     """Else the tests below would prove nothing."""
     import psycopg2
 
+    refusal, back = None, None
     try:
         back = database(value)
     except psycopg2.Error as error:
-        assert error.pgcode in ("22P02", "22P05")
-    else:
-        assert difference(value, back) is not None
+        refusal = error.pgcode
+
+    assert refusal in ("22P02", "22P05", None)
+    assert refusal or difference(value, back) is not None
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class QueryOperator(SQLExecuteQueryOperator):
         return OdbcLikeHook()
 
 
-@dag(schedule=None, start_date=datetime.datetime(2026, 1, 1), params={"read": ""})
+@dag(schedule=None, start_date=datetime.datetime(2026, 1, 1), params={"read": []})
 def two_zones():
     rows = QueryOperator(task_id="rows", sql="SELECT 'UA', 2 UNION ALL SELECT 'B6', -5 ORDER BY 2")
 
@@ -54,17 +54,14 @@ def two_zones():
     def read(params=None, ti=None):
         from flight_models import Flight
 
-        run_id = params["read"]
-        if not run_id:
-            return
-        rows, flights, listing = (
-            ti.xcom_pull(task_ids=name, run_id=run_id) for name in ("rows", "flights", "listing")
-        )
-        (flight,) = flights
-        assert type(flight) is Flight
-        print("READ", rows, [type(row).__name__ for row in rows])
-        print("READ", flight.model_dump(exclude_unset=True))
-        print("READ", listing)
+        for run_id in params["read"]:
+            rows, (flight,), listing = (
+                ti.xcom_pull(task_ids=name, run_id=run_id) for name in ("rows", "flights", "listing")
+            )
+            assert type(flight) is Flight
+            print("READ", rows, [type(row).__name__ for row in rows])
+            print("READ", flight.model_dump(exclude_unset=True))
+            print("READ", listing)
 
     [rows, flights(), listing()] >> read()
 

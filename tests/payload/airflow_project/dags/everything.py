@@ -13,6 +13,7 @@ from e2e_trigger import ReadingTrigger
 UTC = datetime.timezone.utc
 RECORDS = [{"number": number, "pair": (number, "x" * 40)} for number in range(2000)]
 INLINE = {"text": "plain", "numbers": [1, 2.5, -3, 1e15], "none": None, "nested": {"yes": True}}
+TAGGED = {"when": datetime.datetime(2026, 7, 1, 6, 30), "pair": (1, 2)}
 EXACT = {"when": datetime.datetime(2026, 1, 1, tzinfo=UTC), "large": 1e300, "negative": -0.0, "set": {1, 2}}
 
 
@@ -36,6 +37,10 @@ def everything():
     @task
     def inline():
         return INLINE
+
+    @task
+    def tagged():
+        return TAGGED
 
     @task
     def exact():
@@ -76,20 +81,21 @@ def everything():
         found = await asyncio.gather(*(ti.axcom_pull(task_ids="records") for _ in range(40)))
         mapped = await ti.axcom_pull(task_ids="rows_of")
         fields = await asyncio.to_thread(connection_fields, "no_such_connection")
-        await ti.axcom_push(key="pushed", value=(1, b"z" * 1000))
+        await ti.axcom_push(key="pushed", value=(1, b"z" * 2000))
 
         assert all(pulled == RECORDS for pulled in found)
         assert [rows[0] for rows in mapped] == [3, 1, 2]
         assert fields == {}
-        assert await ti.axcom_pull(task_ids="asynchronous", key="pushed") == (1, b"z" * 1000)
+        assert await ti.axcom_pull(task_ids="asynchronous", key="pushed") == (1, b"z" * 2000)
         return {"pulled": len(found), "ballast": [b"z" * 100_000]}
 
     @task
-    def check(records, inline, exact, asynchronous, deferred, ti=None):
+    def check(records, inline, tagged, exact, asynchronous, deferred, ti=None):
         assert records == RECORDS
         assert type(records[0]["pair"]) is tuple
         assert inline == INLINE
         assert [type(number) for number in inline["numbers"]] == [int, float, int, float]
+        assert tagged == TAGGED
         assert exact == EXACT
         assert str(exact["negative"]) == "-0.0"
         assert type(exact["large"]) is float
@@ -107,7 +113,7 @@ def everything():
     fan_in(mapped)
     [stored, mapped] >> deferred
     [stored, mapped] >> awaited
-    second_try() >> check(stored, inline(), exact(), awaited, deferred.output)
+    second_try() >> check(stored, inline(), tagged(), exact(), awaited, deferred.output)
 
 
 everything()
