@@ -570,6 +570,15 @@ def test_whole_object_in_answer_to_ranges_is_read_once(
     assert sum("range" not in headers for verb, _, headers in proxy.requests if verb == "GET") >= 2
 
 
+def test_range_that_is_called_a_whole_is_a_range(store: gcs.GCSStore, proxy: FaultProxy) -> None:
+    """Google's testbench answers 200 with a Content-Range where it is told to break the stream."""
+    stored = store.put(NAME, [BODY[:9000]])
+    proxy.plan(faults.edit_head(b"206 Partial Content", b"200 OK"), method="GET", always=True)
+
+    assert store.read(stored, 500, 700) == BODY[500:700]
+    assert bytes(store.get(reference_to(stored))) == BODY[:9000]
+
+
 def test_object_without_a_size_is_empty(store: gcs.GCSStore, proxy: FaultProxy, gcs_server: Any) -> None:
     """Servers leave out zeros, and the checksum of nothing."""
     proxy.default = faults.edit_body(b'"size":"0",', b"")

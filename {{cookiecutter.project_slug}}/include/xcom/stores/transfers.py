@@ -45,7 +45,6 @@ def receive_ranges(
     """
     starts = range(0, stored.size, range_bytes)
 
-    # A pool for each call: none outlives it, so none can be shared across a fork.
     def receive(start: int) -> str:
         stop = min(start + range_bytes, stored.size)
         return bucket.receive(stored, start, stop, sink, is_whole_accepted=False)
