@@ -1,0 +1,175 @@
+"""Which objects of state the rows of a real API server refer to."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+import pytest
+from airflow.sdk.state import AssetScope, TaskScope
+from airflow_server import PASSWORD, USERNAME, AirflowServer, start
+from include.state_backend import GCSStateBackend
+from include.xcom import state
+from include.xcom.commands.state_rows import StateRows
+
+RUN = "manual__2026-11-01T00:00:00+00:00"
+MARKER = "__airflow_state_ref__"
+LARGE = ["x" * 100_000]
+
+
+class Api:
+    """Airflow's REST API, as somebody who may do everything."""
+
+    def __init__(self, server: AirflowServer) -> None:
+        self._url = server.url
+        self._token = ""
+        login = {"username": USERNAME, "password": PASSWORD}
+        self._token = self.ask("POST", "/auth/token", login)["access_token"]
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request and return what the answer says."""
+        headers = {"content-type": "application/json", "authorization": f"Bearer {self._token}"}
+        data = None if body is None else json.dumps(body).encode()
+        with urlopen(Request(self._url + path, data, headers, method=method), timeout=60) as response:
+            text = response.read()
+        return json.loads(text) if text else None
+
+    def get(self, path: str, query: dict[str, Any]) -> Any:
+        """Ask as the commands do."""
+        return self.ask("GET", f"/api/v2{path}?{urlencode(query)}")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
+    """A server with one task instance, and assets whose names a pattern confuses."""
+    server = start(tmp_path_factory.mktemp("airflow"))
+    try:
+        server.add_run("sales", RUN, [("load", -1), ("load", 3)])
+        with closing(sqlite3.connect(server.database, timeout=20)) as database:
+            for number, name in enumerate(("a_b", "aXb", "a%"), 1):
+                database.execute(
+                    'insert into asset (id, name, uri, "group", extra, created_at, updated_at) '
+                    "values (?, ?, ?, 'asset', '{}', '2026-11-01', '2026-11-01')",
+                    (number, name, f"s3://{name}"),
+                )
+            database.commit()
+        yield server
+    finally:
+        server.process.terminate()
+        server.process.wait(30)
+
+
+@pytest.fixture
+def api(server: AirflowServer) -> Api:
+    return Api(server)
+
+
+@pytest.fixture
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GCSStateBackend:
+    (tmp_path / "objects").mkdir()
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", (tmp_path / "objects").as_uri())
+    return GCSStateBackend()
+
+
+def uri_of(text: str) -> str:
+    """Return where the object of a row is."""
+    reference = state.StateReference.from_value(json.loads(text))
+    assert reference is not None
+    return reference.payload.uri
+
+
+def is_referenced(rows: StateRows, uri: str) -> bool:
+    """Ask as a sweep does, which knows an object's URI alone."""
+    where = state.key_of_object(f"xcom/{uri.partition('/objects/xcom/')[2]}", "xcom")
+    assert where is not None
+    return rows.is_referenced(where, uri)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+@pytest.mark.parametrize("key", ["cursor", "a/b c", "%2F?"])
+def test_only_the_last_object_of_a_tasks_key_is_referenced(
+    index: int, key: str, api: Api, backend: GCSStateBackend
+) -> None:
+    """Until its row is deleted over REST, of which the backend hears nothing."""
+    scope = TaskScope("sales", RUN, "load", index)
+    path = f"/api/v2/dags/sales/dagRuns/{RUN.replace('+', '%2B')}/taskInstances/load/state-store"
+    first, second = (
+        backend.serialize_task_state_store_to_ref(value=LARGE, key=key, scope=scope) for _ in range(2)
+    )
+    entry = f"{path}/{quote(key, safe='')}?map_index={index}"
+
+    api.ask("PUT", entry, {"value": {MARKER: second}})
+    assert [is_referenced(StateRows(api.get), uri_of(text)) for text in (first, second)] == [False, True]
+
+    api.ask("DELETE", entry)
+    assert not is_referenced(StateRows(api.get), uri_of(second))
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [AssetScope(name="a_b"), AssetScope(uri="s3://a_b"), AssetScope(asset_id=1)],
+    ids=["name", "uri", "id"],
+)
+def test_asset_is_found_by_exactly_its_name(scope: AssetScope, api: Api, backend: GCSStateBackend) -> None:
+    """In a pattern of Airflow's API, `_` stands for any letter."""
+    text = backend.serialize_asset_state_store_to_ref(value=LARGE, key="watermark", scope=scope)
+    other = backend.serialize_asset_state_store_to_ref(
+        value=LARGE, key="watermark", scope=AssetScope(name="aXb")
+    )
+    api.ask("PUT", "/api/v2/assets/1/state-store/watermark", {"value": {MARKER: text}})
+    api.ask("PUT", "/api/v2/assets/2/state-store/watermark", {"value": 5})
+    rows = StateRows(api.get)
+
+    assert is_referenced(rows, uri_of(text))
+    assert not is_referenced(rows, uri_of(other))
+
+
+def test_object_of_an_asset_that_is_gone_is_not_referenced(api: Api, backend: GCSStateBackend) -> None:
+    """Airflow deletes the rows of such an asset."""
+    text = backend.serialize_asset_state_store_to_ref(value=LARGE, key="k", scope=AssetScope(name="gone"))
+
+    assert not is_referenced(StateRows(api.get), uri_of(text))
+
+
+def test_every_page_of_rows_is_read(api: Api, backend: GCSStateBackend) -> None:
+    """A server gives at most a hundred at once."""
+    scope = AssetScope(name="a%")
+    texts = {}
+    for number in range(103):
+        key = f"key{number:03}"
+        texts[key] = backend.serialize_asset_state_store_to_ref(value=LARGE, key=key, scope=scope)
+        api.ask("PUT", f"/api/v2/assets/3/state-store/{key}", {"value": {MARKER: texts[key]}})
+    rows = StateRows(api.get)
+
+    assert all(is_referenced(rows, uri_of(text)) for text in texts.values())
+
+
+def test_row_that_cannot_be_understood_keeps_its_object(backend: GCSStateBackend) -> None:
+    """Such as one of a newer version: better once too often than once too little."""
+    scope = AssetScope(name="a")
+    text = backend.serialize_asset_state_store_to_ref(value=LARGE, key="k", scope=scope)
+    newer = text.replace('"__version__": 1', '"__version__": 2')
+    answers = {
+        "assets": [{"id": 1, "name": "a"}],
+        "asset_state_store": [{"key": "k", "value": {MARKER: newer}}],
+    }
+
+    assert is_referenced(StateRows(lambda path, query: {**answers, "total_entries": 1}), uri_of(text))
+
+
+def test_no_answer_is_no_orphan(backend: GCSStateBackend) -> None:
+    """Whatever goes wrong with the API, nothing is said of the object."""
+
+    def unreachable(path: str, query: dict[str, Any]) -> Any:
+        raise OSError("no route")
+
+    text = backend.serialize_asset_state_store_to_ref(value=LARGE, key="k", scope=AssetScope(name="a"))
+
+    with pytest.raises(OSError, match="no route"):
+        is_referenced(StateRows(unreachable), uri_of(text))
