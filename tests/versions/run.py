@@ -38,6 +38,9 @@ CORE_TESTS = Path(__file__).resolve().parents[1] / "core"
 DAGS = Path(__file__).resolve().parent / "dags"
 CACHE = REPOSITORY / ".cache" / "versions"
 DAG_ID = "versions_probe"
+LOOP_DAG_ID = "versions_loop"
+# Of three iterations, each: one that grows, two mapped ones, and what joins them.
+LOOP_PAYLOADS = 12
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 TIMEOUT_SECONDS = 600
 
@@ -293,8 +296,13 @@ def run_dag(folder: Path, work: Path, project: Path, airflow: str) -> tuple[dict
         more = {f"AIRFLOW__METRICS__{name}": text for name, text in metrics.items()}
         run([command, "dags", "test", DAG_ID], work / "dag.log", environment | more)
         check_metrics(statsd)
+    has_loops = tuple(map(int, airflow.split(".")[:2])) >= (3, 4)
+    if has_loops:
+        run([command, "dags", "test", LOOP_DAG_ID], work / "loop.log", environment)
     with closing(sqlite3.connect(work / "airflow" / "airflow.db")) as database:
-        state, run_id = database.execute("SELECT state, run_id FROM dag_run").fetchone()
+        query = "SELECT state, run_id FROM dag_run WHERE dag_id = ?"
+        state, run_id = database.execute(query, (DAG_ID,)).fetchone()
+        loop = database.execute(query, (LOOP_DAG_ID,)).fetchone() if has_loops else ("success", "")
         named = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         # One table up to 3.3, two in 3.4: what was there before the update, and what came after.
         tables = [name for (name,) in named if name in ("xcom", "xcom_v1", "xcom_v2")]
@@ -303,12 +311,16 @@ def run_dag(folder: Path, work: Path, project: Path, airflow: str) -> tuple[dict
         values = [value for value in found if isinstance(value, str)]
     if state != "success":
         raise Failed(f"the Dag run ended as {state}, see {work / 'dag.log'}")
+    if loop[0] != "success":
+        raise Failed(f"the run with a loop ended as {loop[0]}, see {work / 'loop.log'}")
+    if has_loops and len(list((payloads / "xcom" / LOOP_DAG_ID).rglob("*.*"))) < LOOP_PAYLOADS:
+        raise Failed(f"iterations share payloads, see {work / 'loop.log'}")
     rows = [json.loads(value) for value in values]
     uris = {row["__data__"]["uri"] for row in rows if is_reference(row)}
     files = {f"file://{path}" for path in payloads.rglob("*") if path.is_file()}
     missing, unknown = uris - files, files - uris
     # Since 3.4 a retry keeps the row and the payload of the try before it.
-    if missing or (unknown and tuple(map(int, airflow.split(".")[:2])) < (3, 4)):
+    if missing or (unknown and not has_loops):
         raise Failed(
             f"payloads missing: {sorted(missing)[:2]}; payloads without a row: {sorted(unknown)[:2]}"
         )
