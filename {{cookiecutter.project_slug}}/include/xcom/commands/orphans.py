@@ -23,7 +23,6 @@ Objects come ordered by name, in pages of 1000, so memory does not grow with the
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -402,17 +401,19 @@ class Sweep:
         if has_row is False and not self.is_deleting and not is_hashed(folder.uri):
             return False  # Nothing is deleted, so the listing is good enough.
         where = find_row(self.api, folder.uri)
-        row = MISSING if where is None else self.api.value(where)
+        if where is None:
+            return False
+        has_regions = self._version >= (3, 4)
+        try:
+            row = self.api.value(where)
+        except AirflowAPIError as error:
+            # In a loop, a map index alone names no row.
+            if not has_regions or error.status not in (400, 404, 409):
+                raise
+            row = MISSING
         if row is not MISSING and _names(row, payload.stem):
             return True
-        if self._version >= (3, 4) and where is not None and self._is_ambiguous(where):
-            raise AirflowAPIError("an XCom of a loop has several rows, and Airflow 3.4 returns one of them")
-        return False
-
-    def _is_ambiguous(self, where: Coordinates) -> bool:
-        """Tell whether another row of Airflow 3.4 than the one that was returned may name the payload."""
-        rows = self.api.all_rows(where.dag_id, where.run_id, where.task_id, {"xcom_key": where.key})
-        return Counter(row.map_index for row in rows)[where.map_index] > 1
+        return has_regions and any(_names(one, payload.stem) for one in self.api.values_of_regions(where))
 
     def _leave_out(self, dag_id: str, error: AirflowAPIError) -> None:
         """Ask nothing more about a Dag that the user may not read; others can still be asked about.
