@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -51,6 +52,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
     server = start(tmp_path_factory.mktemp("airflow"))
     try:
         server.add_run("sales", RUN, [("load", -1), ("load", 3)])
+        # A Dag whose file is gone is known by its rows.
+        server.set_row("sales", RUN, "load", -1, "return_value", 1)
         with closing(sqlite3.connect(server.database, timeout=20)) as database:
             for number, name in enumerate(("a_b", "aXb", "a%"), 1):
                 database.execute(
@@ -173,3 +176,46 @@ def test_no_answer_is_no_orphan(backend: GCSStateBackend) -> None:
 
     with pytest.raises(OSError, match="no route"):
         is_referenced(StateRows(unreachable), uri_of(text))
+
+
+def test_sweep_deletes_what_no_row_of_state_names(
+    server: AirflowServer,
+    api: Api,
+    backend: GCSStateBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Earlier values, those of rows that are gone, and nothing young or of a Dag that Airflow does not know."""
+    from include.xcom.__main__ import main
+
+    for name, text in (("URL", server.url), ("USERNAME", USERNAME), ("PASSWORD", PASSWORD)):
+        monkeypatch.setenv(f"AIRFLOW_API_{name}", text)
+    scope, asset = TaskScope("sales", RUN, "load"), AssetScope(name="a_b")
+
+    def stored(scope: Any, key: str) -> str:
+        if isinstance(scope, TaskScope):
+            return backend.serialize_task_state_store_to_ref(value=LARGE, key=key, scope=scope)
+        return backend.serialize_asset_state_store_to_ref(value=LARGE, key=key, scope=scope)
+
+    earlier, last = stored(scope, "swept"), stored(scope, "swept")
+    of_asset, other = stored(asset, "swept"), stored(asset, "never sent")
+    unknown = stored(TaskScope("elsewhere", RUN, "load"), "swept")
+    for path in tmp_path.rglob("*.json.zst"):
+        os.utime(path, (0, 0))
+    young = stored(scope, "swept")
+    path = f"/api/v2/dags/sales/dagRuns/{quote(RUN)}/taskInstances/load/state-store/swept"
+    api.ask("PUT", path, {"value": {MARKER: last}})
+    api.ask("PUT", "/api/v2/assets/1/state-store/swept", {"value": {MARKER: of_asset}})
+
+    code = main(["sweep", "--claim", "--delete", "--json"])
+
+    left = {f"file://{path}" for path in tmp_path.rglob("*.json.zst")}
+    assert left == {uri_of(text) for text in (last, of_asset, unknown, young)}
+    total = json.loads(capsys.readouterr().out.splitlines()[-1])["total"]
+    assert code == 0
+    assert (total["deleted"], total["kept"], total["young"], total["undecided"]) == (2, 2, 1, 1)
+    assert uri_of(earlier) not in left
+    assert uri_of(other) not in left
+    assert main(["ls", "sales", RUN, "--no-api"]) == 0
+    assert "2 objects of task state" in capsys.readouterr().out

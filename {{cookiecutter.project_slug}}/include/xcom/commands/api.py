@@ -148,6 +148,14 @@ class AirflowAPI:
         """Address of the server, without ``/api/v2``."""
         return self._login.url
 
+    def get(self, path: str, query: Query) -> Any:
+        """Return the answer of a path below ``/api/v2``.
+
+        Raises:
+            AirflowAPIError: It was anything but success.
+        """
+        return self._get(path, query)
+
     def version(self) -> tuple[int, ...]:
         """Return Airflow's version, such as ``(3, 3)``."""
         answer = self._get("/version")

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .. import state
 from ..errors import ReferenceNotAllowedError
 from ..reference import Coordinates, PayloadReference, coordinates_of, folder_of, is_hashed, segment, stem_of
 from ..settings import load_settings
@@ -95,6 +96,7 @@ def list_payloads(
         return
     if not payloads:
         yield f"No payloads of {dag_id}, run {run_id}, below {load_settings().root}"
+        yield from _state_line(dag_id, run_id)
         return
     cells = [
         (
@@ -113,6 +115,15 @@ def list_payloads(
     heads = ("TASK", "MAP", "KEY", "TYPE", "SHAPE", "CODEC", "SIZE", "AGE", "ROW")
     yield format_table(heads, cells, right=("MAP", "SIZE", "AGE"), whole=("SHAPE",))
     yield f"{len(payloads)} payloads, {format_size(total)}"
+    yield from _state_line(dag_id, run_id)
+
+
+def _state_line(dag_id: str, run_id: str) -> Iterator[str]:
+    """Yield what the tasks of a run keep in the state store, if they do."""
+    folder = state.folder_of(load_settings().prefix, ("task", dag_id, run_id))
+    objects = [one for page in own_store().list(folder) for one in page]
+    if objects:
+        yield f"{len(objects)} objects of task state, {format_size(sum(one.size for one in objects))}, in {folder}"
 
 
 def _list_runs(dag_id: str, *, is_json: bool) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""``sweep``: find the objects that no XCom row refers to, and delete them with ``--delete``.
+"""``sweep``: find the objects that no row of an XCom or of state refers to, and delete them with ``--delete``.
 
-``orphans`` decides about objects, ``claim`` about who may delete.
+``orphans`` and ``state_sweep`` decide about objects, ``claim`` about who may delete.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .api import AirflowAPI, AirflowAPIError
 from .claim import ClaimError, Claims
 from .orphans import Run, StoppedError, Sweep
 from .output import Progress, UsageError, format_age, format_table, warn
+from .state_sweep import StateSweep
 
 __all__ = ["Options", "least_age_days", "run_sweep"]
 
@@ -99,14 +100,26 @@ def run_sweep(api: AirflowAPI, options: Options, say: Callable[[str], None] = wa
         on_object=report.add_object,
         on_progress=report.progress.show,
     )
+    state = StateSweep(
+        store=store,
+        api=api,
+        prefix=prefix,
+        created_before=sweep.created_before,
+        is_deleting=options.is_deleting,
+        has_unknown_dags=options.has_unknown_dags,
+        on_object=report.add_object,
+    )
     stopped = ""
     try:
         for run in sweep.runs(options.resume):
+            report.add_run(run)
+        for run in state.runs():
             report.add_run(run)
     except (StoppedError, KeyboardInterrupt) as error:
         stopped = str(error) or "interrupted"
     finally:
         report.progress.stop()
+    sweep.total.add(state.total)
     report.finish(sweep, stopped)
     return 1 if stopped or sweep.total.failed else 0
 
