@@ -37,9 +37,9 @@ def refused(
 KNOWN = {
     "requester-pays": (
         (400, "Bucket is a requester pays bucket but no user project provided.", "required"),
-        "gs://acme-xcom bills whoever sends a request",
+        "gs://acme-xcom bills the requester (Requester Pays)",
         (
-            "quota_project_id in the extra of connection 'gcs_conn', or switch it off: gcloud storage buckets "
+            "quota_project_id in the extra of connection 'gcs_conn', or turn Requester Pays off: gcloud storage buckets "
             "update gs://acme-xcom --no-requester-pays"
         ),
     ),
@@ -55,7 +55,7 @@ KNOWN = {
             "vpcServiceControls",
         ),
         "A VPC Service Controls perimeter blocks this request",
-        "Give the identifier in the message to those who run the perimeter",
+        "Give the unique identifier in the message to the perimeter's administrators",
     ),
     "kms": (
         (
@@ -75,17 +75,17 @@ KNOWN = {
     ),
     "scopes": (
         (403, "Provided scope(s) are not authorized"),
-        "The access scopes of the machine's token leave out Cloud Storage",
+        "The machine's access scopes do not include Cloud Storage",
         "scope cloud-platform",
     ),
     "billing": (
         (403, "The billing account for the owning project is disabled in state absent", "accountDisabled"),
-        "Billing is off for the project of gs://acme-xcom",
+        "Billing is disabled for the project of gs://acme-xcom",
         "gcloud billing projects link",
     ),
     "billing-never-set-up": (
         (403, "The project to be billed has not configured billing.", "accountDisabled"),
-        "Billing is off",
+        "Billing is disabled",
         "gcloud billing projects link",
     ),
     "retention": (
@@ -97,7 +97,7 @@ KNOWN = {
             ),
             "retentionPolicyNotMet",
         ),
-        "A retention policy of gs://acme-xcom forbids",
+        "A retention policy of gs://acme-xcom keeps objects this young",
         "gcloud storage buckets update gs://acme-xcom --clear-retention-period",
     ),
     "hold": (
@@ -108,13 +108,13 @@ KNOWN = {
                 "archived until hold is removed."
             ),
         ),
-        "A hold on the object forbids",
+        "A hold on the object keeps it",
         f"gcloud storage objects update {URI} --no-event-based-hold --no-temporary-hold",
     ),
     "organization-policy": (
         (412, "Request violates constraint 'constraints/gcp.restrictNonCmekServices'", "conditionNotMet"),
-        "A constraint of the organization policy forbids this",
-        "Show the message to those who administer the organization",
+        "An organization policy constraint forbids this request",
+        "Ask an administrator of the organization",
     ),
     "api-off": (
         (
@@ -122,7 +122,7 @@ KNOWN = {
             "Cloud Storage JSON API has not been used in project 1 before or it is disabled.",
             "accessNotConfigured",
         ),
-        "The Cloud Storage API is off",
+        "The Cloud Storage API is disabled",
         "gcloud services enable storage.googleapis.com",
     ),
     "permission": (
@@ -178,7 +178,7 @@ def test_details_alone_tell_the_cause() -> None:
 
     text = str(refused(403, "Forbidden", details=details))
 
-    assert text.startswith("The access scopes of the machine's token leave out Cloud Storage")
+    assert text.startswith("The machine's access scopes do not include Cloud Storage")
 
 
 @pytest.mark.parametrize("status", [400, 403, 409, 451])

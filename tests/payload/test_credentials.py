@@ -203,6 +203,7 @@ def test_key_in_the_connection_signs_for_a_token(
 
     assert sent(proxy) == ["Bearer token-1", "Bearer token-1"]
     assert len(tokens.asked) == 1
+    assert store.account == ACCOUNT
     assert tokens.asked[0][1]["iss"] == ACCOUNT
     assert tokens.asked[0][1]["scope"] == "https://www.googleapis.com/auth/devstorage.read_write"
 
@@ -214,6 +215,26 @@ def test_scope_of_the_connection_is_asked_for(
     open_store({"keyfile_dict": key, "scope": "https://a.example, https://b.example"}).put(NAME, [b"abc"])
 
     assert tokens.asked[0][1]["scope"] == "https://a.example https://b.example"
+
+
+def test_scope_of_a_store_is_asked_for_unless_the_connection_has_one(
+    proxy: FaultProxy,
+    gcs_server: Any,
+    tokens: TokenServer,
+    key: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To change a bucket takes more than to change its objects."""
+    monkeypatch.setattr(gcs, "ENDPOINT", proxy.url)
+    for extra in ({"keyfile_dict": key}, {"keyfile_dict": key, "scope": "https://a.example"}):
+        monkeypatch.setenv(CONNECTION, json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
+        store = gcs.GCSStore(
+            gcs_server.bucket, Settings(bucket=gcs_server.bucket), scope="https://full.example"
+        )
+        assert store.account == ""
+        store.bucket_metadata()
+
+    assert [asked["scope"] for _, asked in tokens.asked] == ["https://full.example", "https://a.example"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""What the refusals of Cloud Storage mean, and what mends them.
+"""Explain what Cloud Storage refuses, and how to fix it.
 
-A 403 has many causes, and a role on the bucket mends one of them. The server's own words tell which:
-the message, ``error.errors[].reason``, and ``error.details``. Where they are not known here, they are
-shown, and nothing is guessed.
+A 403 has many causes, and a role on the bucket fixes only one of them. The server's own words tell
+them apart: the message, ``error.errors[].reason``, and ``error.details``. Unknown words are shown as they
+are, without a guess.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _KNOWN = [
     _Known(  # googleapis/google-cloud-python#4674
         {400, 403},
         r"requester pays|userproject(missing|invalid|inconsistent)",
-        "gs://{bucket} bills whoever sends a request (Requester Pays), and no project to bill was named",
-        "Name one as quota_project_id in the extra of connection {conn_id!r}, or switch it off: gcloud "
+        "gs://{bucket} bills the requester (Requester Pays), and the request names no project to bill",
+        "Set quota_project_id in the extra of connection {conn_id!r}, or turn Requester Pays off: gcloud "
         "storage buckets update gs://{bucket} --no-requester-pays",
     ),
     _Known(  # googleapis/google-cloud-ruby#6456
@@ -64,8 +64,8 @@ _KNOWN = [
         {403},
         r"vpc_?service_?controls|security_policy_violated|prohibited by organization's policy",
         "A VPC Service Controls perimeter blocks this request; no role on the bucket changes that",
-        "Give the identifier in the message to those who run the perimeter: it finds the violation in their "
-        "audit log, and they add an ingress or egress rule, or run the tasks inside the perimeter",
+        "Give the unique identifier in the message to the perimeter's administrators: they find the violation "
+        "in the audit log, and can add an ingress or egress rule. Or run the tasks inside the perimeter",
     ),
     _Known(  # googleapis/nodejs-storage#1254
         {400, 403},
@@ -78,42 +78,42 @@ _KNOWN = [
     _Known(  # googleapis/google-cloud-cpp#7334
         {403},
         r"scope\(s\) are not authorized|insufficient authentication scopes|access_token_scope_insufficient",
-        "The access scopes of the machine's token leave out Cloud Storage; no role on the bucket changes that",
-        "Give the VM or the node pool the scope cloud-platform (gcloud compute instances set-service-account "
+        "The machine's access scopes do not include Cloud Storage; no role on the bucket changes that",
+        "Give the VM or node pool the scope cloud-platform (gcloud compute instances set-service-account "
         "... --scopes=cloud-platform), use Workload Identity, or correct `scope` in connection {conn_id!r}",
     ),
     _Known(  # googleapis/python-storage#1456, hashicorp/terraform-provider-google#5209
         {403},
         r"accountdisabled|userprojectaccountproblem|billing account|configured billing|billing (is )?disabled",
-        "Billing is off for the project of gs://{bucket}",
-        "Link a billing account that is open: gcloud billing projects link PROJECT --billing-account=ACCOUNT",
+        "Billing is disabled for the project of gs://{bucket}",
+        "Link an open billing account: gcloud billing projects link PROJECT --billing-account=ACCOUNT",
     ),
     _Known(  # treeverse/lakeFS#1339
         {403},
         r"retentionpolicynotmet|retention policy|object retention",
-        "A retention policy of gs://{bucket} forbids to delete or replace objects this young",
-        "XComs need none: gcloud storage buckets update gs://{bucket} --clear-retention-period. Else leave "
-        "old objects to a lifecycle rule",
+        "A retention policy of gs://{bucket} keeps objects this young from being deleted or replaced",
+        "XComs need none: gcloud storage buckets update gs://{bucket} --clear-retention-period. "
+        "Otherwise let a lifecycle rule delete old objects",
     ),
-    _Known(  # googleapis/google-cloud-rust#4046; the documented reason does not come, the message does
+    _Known(  # googleapis/google-cloud-rust#4046; the reason is just "forbidden"
         {403},
         r"objectunderactivehold|under active [a-z-]+ hold",
-        "A hold on the object forbids to delete or replace it",
-        "Release it: gcloud storage objects update {uri} --no-event-based-hold --no-temporary-hold. If the "
+        "A hold on the object keeps it from being deleted or replaced",
+        "Remove it: gcloud storage objects update {uri} --no-event-based-hold --no-temporary-hold. If the "
         "bucket sets one on each new object: gcloud storage buckets update gs://{bucket} "
         "--no-default-event-based-hold",
     ),
     _Known(  # googleapis/java-storage#1240
         {400, 403, 412},
         r"orgpolicyconstraintfailed|violates constraint",
-        "A constraint of the organization policy forbids this; no role on the bucket changes that",
-        "Show the message to those who administer the organization",
+        "An organization policy constraint forbids this request; no role on the bucket changes that",
+        "Ask an administrator of the organization",
     ),
     _Known(  # cloudyr/googleCloudStorageR#5
         {403},
         r"service_disabled|accessnotconfigured|has not been used in project",
-        "The Cloud Storage API is off in the project of the credentials",
-        "Switch it on: gcloud services enable storage.googleapis.com --project=PROJECT",
+        "The Cloud Storage API is disabled in the project of the credentials",
+        "Enable it: gcloud services enable storage.googleapis.com --project=PROJECT",
     ),
     _Known(
         {403},
