@@ -15,15 +15,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep a file in one worker, since its tests share servers, and all of Airflow's components in one.
 
     Two complete Airflows at a time are too much for two cores: their heartbeats would be late.
     """
-    for item in items:
-        is_heavy = item.get_closest_marker("airflow") is not None
-        item.add_marker(pytest.mark.xdist_group("airflow" if is_heavy else item.path.as_posix()))
+    is_heavy = item.get_closest_marker("airflow") is not None
+    item.add_marker(pytest.mark.xdist_group("airflow" if is_heavy else item.path.as_posix()))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that take longest."""
     items.sort(key=lambda item: item.get_closest_marker("airflow") is None)
 
 
