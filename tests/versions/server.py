@@ -128,7 +128,7 @@ def _viewer(client: Client, version: tuple[int, ...], dag_id: str, run_id: str) 
         yield f"plugins: HTTP {status}, {len(found)} of the name payload_viewer"
         return
     views = len(found[0].get("external_views", []))
-    wanted = 2 if version >= (3, 1) else 0
+    wanted = 3 if version >= (3, 1) else 0
     if views != wanted:
         yield f"the viewer has {views} tabs, and not {wanted}"
     if version >= (3, 1):
