@@ -442,6 +442,13 @@ def test_fetch_of_a_damaged_download_leaves_nothing(
     assert list(tmp_path.glob(".*.part")) == []
 
 
+# What Cloud Storage says of an account without the role.
+DENIED = json.dumps(
+    {"error": {"message": "Caller does not have storage.objects.create access to the object."}}
+).encode()
+NO_SUCH_BUCKET = {"error": {"message": "conditionNotMet, or no such bucket"}}
+
+
 class _Bucket(BaseHTTPRequestHandler):
     """A server that keeps one bucket's metadata, as fake-gcs-server does not."""
 
@@ -465,7 +472,7 @@ class _Bucket(BaseHTTPRequestHandler):
 
     def _answer(self, status: int = 200) -> None:
         data = json.dumps(
-            self.resource if status == 200 else {"error": {"message": "conditionNotMet, or no such bucket"}}
+            self.resource if status == 200 else json.loads(DENIED) if status == 403 else NO_SUCH_BUCKET
         ).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(data)))
@@ -597,12 +604,29 @@ def test_doctor_names_the_permission_that_is_missing(
 ) -> None:
     """With the command that grants it."""
     monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
-    bucket.plan(answer(403), method=method, always=True)
+    bucket.plan(answer(403, DENIED), method=method, always=True)
 
     found = examined(capsys)["access: problem"]
 
     assert f"cannot {verb} objects" in found["message"]
     assert "roles/storage.objectUser" in found["fix"]
+
+
+def test_doctor_offers_a_role_for_a_missing_permission_only(
+    quick_doctor: None,
+    bucket: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The message says what mends any other refusal; a role does not."""
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+    body = b'{"error": {"message": "Permission denied on Cloud KMS key."}}'
+    bucket.plan(answer(403, body), method="POST", always=True)
+
+    found = examined(capsys)["access: problem"]
+
+    assert "roles/cloudkms.cryptoKeyEncrypterDecrypter" in found["message"]
+    assert found["fix"].startswith("gcloud storage buckets describe gs://")
 
 
 def test_doctor_names_reading_and_listing_too(

@@ -206,9 +206,9 @@ def _reach(settings: Settings, error: PayloadError, store: Any) -> str:
     if bucket.startswith("file://"):
         path = shlex.quote(unquote(urlsplit(bucket).path))
         return f"mkdir -p {path} && chmod u+rwx {path}"
-    if isinstance(error, StoreUnavailableError) and error.conn_id:
-        return _GCLOUD_LOGIN
     status = error.status if isinstance(error, StoreUnavailableError) else None
+    if isinstance(error, StoreUnavailableError) and (error.conn_id or status == 401):
+        return _GCLOUD_LOGIN
     if status == 404 and host:
         body, url = shlex.quote(json.dumps({"name": bucket})), shlex.quote(f"{host}/storage/v1/b")
         return f"curl --fail -H 'content-type: application/json' -d {body} {url}"
@@ -219,7 +219,9 @@ def _reach(settings: Settings, error: PayloadError, store: Any) -> str:
             '--location="${REGION:-us-central1}" '
             "--uniform-bucket-level-access --public-access-prevention --soft-delete-duration=0"
         )
-    if status in (401, 403):
+    if status == 403 and isinstance(error, StoreUnavailableError) and not error.permission:
+        return f"gcloud storage buckets describe gs://{bucket}"  # No role helps; the message says what does.
+    if status == 403:
         return (
             f"gcloud storage buckets add-iam-policy-binding gs://{bucket} "
             f"--role=roles/storage.objectUser --member={_member(store)}"
