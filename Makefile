@@ -19,7 +19,7 @@ demo: $(READY)  ## Bake a project, run its example Dags through Airflow, show wh
 test: unit-test docker-test  ## Run every test; those with containers when an engine answers
 
 unit-test: $(READY)  ## Run the tests without containers, two at a time
-	$(PY) -m pytest -rs -n 2 --dist loadgroup -m 'not docker' $(ARGS)
+	$(PY) -m pytest -rs -n 2 --dist loadfile -m 'not docker' $(ARGS)
 
 docker-test: $(READY)  ## Run the tests with containers, one at a time
 	$(PY) -m pytest -rs -m docker $(ARGS)
@@ -28,7 +28,7 @@ test-versions: $(READY)  ## Run the payload tests and one Dag on Airflow 3.0 to 
 	$(PY) tests/versions/run.py $(ARGS)
 
 coverage: $(READY)  ## Show which lines of the library no test without containers runs
-	$(PY) -m pytest -q -n 2 --dist loadgroup -m 'not docker' --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(PY) -m pytest -q -n 2 --dist loadfile -m 'not docker' --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 bench: $(READY)  ## Measure the backend beside others, write docs/performance.md (ARGS=--quick: only print)
 	$(PY) benchmarks/bench.py $(ARGS)

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
-from baking import COMBINATIONS, Baked, bake, export
+from baking import COMBINATIONS, REPOSITORY, Baked, bake, export
 from engine import compose_refusal, give_up
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # A script's background jobs ignore SIGINT, and so would every process that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+class _ByFile(LoadFileScheduling):
     """Keep a file in one worker, since its tests share servers, and all of Airflow's components in one.
 
-    Two complete Airflows at a time are too much for two cores: their heartbeats would be late.
+    Two complete Airflows at a time are too much for two cores: their heartbeats would be late. Groups of
+    pytest-xdist 3.8 would do the same, but pytest 9.2 loses them.
     """
-    is_heavy = item.get_closest_marker("airflow") is not None
-    item.add_marker(pytest.mark.xdist_group("airflow" if is_heavy else item.path.as_posix()))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "airflow" if "pytest.mark.airflow" in _source(file) else file
+
+
+@cache
+def _source(file: str) -> str:
+    return (REPOSITORY / file).read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
+    """Distribute whole files."""
+    return _ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
