@@ -186,6 +186,7 @@ def test_sweep_deletes_nothing_that_a_row_names(most_rows: int, monkeypatch: pyt
     """Whatever happened before and happens meanwhile; every orphan is found by the thorough mode."""
     monkeypatch.setattr("include.xcom.commands.rows._MOST_ROWS_OF_A_DAG", most_rows)
     monkeypatch.setattr("include.xcom.commands.rows.PAGE_ROWS", 7)
+    monkeypatch.setattr("include.xcom.commands.orphans._PAGES_AT_ONCE", 2)
     missed = 0
     for seed in range(HISTORIES):
         world = World(seed)

@@ -97,6 +97,7 @@ def seed(airflow: AirflowServer) -> None:
     import numpy
     import pandas
     from include.xcom import payloads
+    from include.xcom.handles import uploads
     from include.xcom.reference import Coordinates
 
     frame = pandas.DataFrame({"id": range(100_000), "name": [f"n{number}" for number in range(100_000)]})
@@ -111,7 +112,7 @@ def seed(airflow: AirflowServer) -> None:
     ]
     ids = random.Random(0)
     unique = lambda: UUID(int=ids.getrandbits(128), version=4)  # noqa: E731
-    with mock.patch.object(payloads, "uuid4", unique):
+    with mock.patch.object(uploads, "uuid4", unique):
         for run in NOVEMBER:
             airflow.add_run("sales", run, [("load", -1), ("fit", 0), ("fit", 1), ("note", -1), ("raw", -1)])
             # The first run has its frame pushed once.

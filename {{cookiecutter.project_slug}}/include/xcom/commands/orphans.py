@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from ..errors import StoreUnavailableError
@@ -38,6 +38,8 @@ from .rows import RowIndex, TooManyRowsError, find_dag, find_row
 
 __all__ = ["Run", "StoppedError", "Sweep"]
 
+# Pages of objects that are looked at together, so that requests to Airflow have company.
+_PAGES_AT_ONCE = 4
 # As many runs in a row that Airflow did not answer about mean that it does not answer at all.
 _FAILURES_IN_A_ROW = 5
 
@@ -230,18 +232,19 @@ class Sweep:
         """Yield pages of objects that may be payloads, never with a part of a folder at their end."""
         rest: list[Listed] = []
         pages = self.store.list(self.prefix, start)
-        while True:
+        is_more = True
+        while is_more:
             try:
-                page = next(pages, None)
+                several = list(islice(pages, _PAGES_AT_ONCE))
             except StoreUnavailableError as error:
                 raise StoppedError(str(error)) from error
-            if page is None:
-                break
-            objects = rest + [one for one in page if not self._is_reserved(one.name)]
-            last = _folder(objects[-1].name) if objects else ""
-            rest = [one for one in objects if _folder(one.name) == last]
-            yield objects[: len(objects) - len(rest)]
-        yield rest
+            is_more = len(several) == _PAGES_AT_ONCE
+            objects = rest + [one for page in several for one in page if not self._is_reserved(one.name)]
+            rest = []
+            while is_more and objects and (not rest or _folder(objects[-1].name) == _folder(rest[0].name)):
+                rest.append(objects.pop())
+            rest.reverse()
+            yield objects
 
     def _is_reserved(self, name: str) -> bool:
         """Tell whether a name is in a folder such as ``=deployment``; no Dag id becomes such a folder."""
@@ -297,7 +300,6 @@ class Sweep:
             for run, folders, last in of_dag:
                 is_answered = self._sweep_run(run, folders, trouble, index, threads)
                 self.total.add(run)
-                # Looked at again after an interruption, which does no harm.
                 self.position = last
                 yield run, is_answered
 
@@ -357,6 +359,8 @@ class Sweep:
             for payload, outcome in zip(folder.payloads, outcomes, strict=True):
                 self._count(run, payload, outcome)
                 done += len(payload.objects)
+            # Looked at again after an interruption, which does no harm.
+            self.position = folder.payloads[-1].objects[-1].name
             self.on_progress(done, self.total.orphans + run.orphans, run.dag_id)
         return run.failed - failed < count or run.dag_id in self.left_out
 

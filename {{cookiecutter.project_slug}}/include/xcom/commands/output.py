@@ -84,15 +84,14 @@ def format_age(seconds: float) -> str:
 
 def format_shape(summary: dict[str, int | str]) -> str:
     """Return the size of a value in its own terms: ``336776 x 19``, ``5000 items``."""
-    rest = dict(summary)
-    words = [str(rest.pop("rows"))] if "rows" in rest else []
-    if words and "columns" in rest:
-        words = [f"{words[0]} x {rest.pop('columns')}"]
-    elif words:
-        words = [f"{words[0]} rows"]
-    words += [str(rest.pop(name)) for name in ("shape", "dtype") if name in rest]
-    words += [f"{rest.pop(name)} {name}" for name in ("items", "characters", "parts") if name in rest]
-    return ", ".join([*words, *(["inexact"] if "inexact" in rest else [])])
+    words = []
+    if "rows" in summary:
+        columns = f" x {summary['columns']}" if "columns" in summary else " rows"
+        words.append(f"{summary['rows']}{columns}")
+    if "shape" in summary:
+        words.append(f"{summary['shape']} {summary.get('dtype', '')}".rstrip())
+    words += [f"{summary[name]} {name}" for name in ("items", "characters", "parts") if name in summary]
+    return ", ".join([*words, *(["inexact"] if "inexact" in summary else [])])
 
 
 def format_table(

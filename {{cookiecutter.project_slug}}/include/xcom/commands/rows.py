@@ -1,8 +1,8 @@
-"""Find out which XComs have rows in Airflow, with as few questions as that takes.
+"""Find out which XComs have rows in Airflow, with as few requests as that takes.
 
-Airflow lists rows by pages of 100, without their values: 20 to 40 times as many rows per second as it
-answers about one by one (docs/operations.md). The database sorts all rows of the listing for each page, so
-only a Dag with few rows is listed as a whole, and a larger one run by run.
+Airflow lists rows by pages of 100, without their values, and so tells about 20 to 40 times as many per
+second as it answers one by one (benchmarks/sweep.py). A listing of a whole Dag has full pages, but the
+database sorts all of its rows for each of them; a listing of one Dag run costs a request at least.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from .output import CommandError
 
 __all__ = ["RowIndex", "TooManyRowsError", "find_dag", "find_row"]
 
-# The last pages of 20,000 rows take five times as long as the first ones (PostgreSQL).
-_MOST_ROWS_OF_A_DAG = 5000
+# Where both ways cost the same: rows of the Dag times XComs of a run (PostgreSQL, measured).
+_ROWS_TIMES_XCOMS = 200_000
+# 7 MB of hashes.
+_MOST_ROWS_OF_A_DAG = 100_000
 # One folder of a run is asked about directly: listing all rows of the run takes longer.
 _FEWEST_FOLDERS = 2
 
@@ -58,7 +60,8 @@ class RowIndex:
         if dag_id != self._dag_id:
             self._dag_id, self._whole, self._runs = None, None, {}
             total = self._api.list_rows(dag_id, limit=1).total
-            if total <= _MOST_ROWS_OF_A_DAG:
+            of_run = sum(runs.values()) / len(runs)
+            if total * of_run <= _ROWS_TIMES_XCOMS and total <= _MOST_ROWS_OF_A_DAG:
                 self._whole = self._hashes(dag_id, None, total)
             self._dag_id = dag_id
         if self._whole is not None:
