@@ -78,6 +78,14 @@ class StateSweep:
             if state.scope[0] == "task" and not self.has_unknown_dags and not self._knows(state.scope[1]):
                 run.leave(1, "Airflow does not know the Dag (--unknown-dags includes it)")
                 return
+            # Asked again right before the deletion: the rows above may be those of the scope's first object.
+            if (
+                self.is_deleting
+                and not is_part(one.name)
+                and StateRows(self.api.get).is_referenced(state, one.uri)
+            ):
+                run.kept += 1
+                return
             run.orphans += 1
             run.orphan_bytes += one.size
             outcome = "orphan"
