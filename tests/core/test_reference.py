@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from include.xcom.errors import ReferenceNotAllowedError
+from include.xcom import payloads
+from include.xcom.errors import PayloadError, ReferenceNotAllowedError
 from include.xcom.reference import (
     CLASSNAME,
     Coordinates,
@@ -92,6 +94,25 @@ def test_malformed_reference_is_refused(row: Any, said: str) -> None:
     """It is an error, never a value and never followed."""
     with pytest.raises(ReferenceNotAllowedError, match=re.escape(said)):
         PayloadReference.from_row(row)
+
+
+@pytest.mark.parametrize("field", ["uri", "type", "codec", "crc32c", "generation"])
+def test_error_does_not_repeat_a_field_of_the_row_in_full(field: str, payload_folder: Path) -> None:
+    """A row may be written by anyone who may push XComs."""
+    long = "7" * 100_000
+    reference = REFERENCE._replace(uri=f"{payload_folder.as_uri()}/xcom/a/b/c/1/d/e.bin")
+    data = reference.to_row()["__data__"]
+    for text in (long, f"{data['uri']}{long}", f"{data['uri']}/{long}/{long}/0/{long}/x"):
+        row = reference.to_row()
+        row["__data__"][field] = text
+
+        with pytest.raises(PayloadError) as caught:
+            payloads.load(row)
+
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert long[:201] not in str(error)
+            error = error.__cause__
 
 
 TEXTS = st.text(st.characters(), max_size=300)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from airflow.sdk.bases.xcom import BaseXCom
 from include.xcom import codecs, payloads, settings
 from include.xcom.codecs.classes import allow_lists
+from include.xcom.codecs.compression import compress
 from include.xcom.codecs.equality import difference
 from include.xcom.codecs.inline import Inline, survives_database
 from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
@@ -292,29 +294,101 @@ def test_class_that_is_not_permitted_any_more_is_not_imported(
         payloads.load(row)
 
 
+LONG = "x" * 100_000
+FORGED = {
+    "enum-of-another-class": {"$enum": ["airflow.configuration.AirflowConfigParser", "A"]},
+    "enum-of-a-builtin": {"$enum": ["int", "real"]},
+    "enum-without-the-member": {"$enum": ["http.HTTPStatus", "__class__"]},
+    "instance-of-no-class": {"$object": ["airflow.configuration.conf", {}]},
+    "instance-without-state": {"$object": ["airflow.configuration.AirflowConfigParser", {}]},
+    "model-of-another-class": {"$model": ["airflow.sdk.Asset", {}, []]},
+    "named-tuple-of-another-class": {"$namedtuple": ["airflow.sdk.bases.xcom.BaseXCom", []]},
+    "table-of-another-class": {"$rows": ["airflow.sdk.bases.xcom.BaseXCom", [[1]]]},
+    "made-of-another-class": {"$made": ["airflow.sdk.bases.xcom.BaseXCom", {}]},
+    "serialised-of-another-class": {"$serialized": ["airflow.sdk.bases.xcom.BaseXCom", 1, {}]},
+    "class-not-permitted": {"$object": ["subprocess.Popen", {}]},
+    "class-that-is-not-there": {"$object": ["airflow.nowhere.Nothing", {}]},
+    "class-that-is-no-text": {"$object": [1, {}]},
+    "class-of-airflow-form": {"$serde": {"__classname__": "os.system", "__version__": 1, "__data__": "true"}},
+    "unknown-tag": {"$nosuch": 1},
+    "part": {"$part": ["missing", "bytes", 1, "bytes"]},
+    "handle": {"$file": {"uri": "gs://acme/x"}},
+    "int": {"$int": "ten"},
+    "float": {"$float": []},
+    "datetime": {"$datetime": []},
+    "set": {"$set": [[1]]},
+    "numpy-object": {"$numpy": ["O", "AAAAAAAAAAA=", ""]},
+    "array": {"$array": "AAAA"},
+    "zone-path": {"$timezone": ["dateutil-zone", "/etc/passwd"]},
+    "zone-path-up": {"$timezone": ["zone", "../../etc/passwd"]},
+    "zone-of-unknown-kind": {"$timezone": ["os.system", "true"]},
+    "path-of-another-class": {"$path": ["os", "x"]},
+    "url-of-another-class": {"$url": ["BaseModel", "x"]},
+    "long-tag": {f"${LONG}": 1},
+    "long-class": {"$object": [LONG, {}]},
+    "long-zone": {"$timezone": ["zone", LONG]},
+    "long-kind-of-zone": {"$timezone": [LONG]},
+    "long-int": {"$int": LONG},
+    "long-date": {"$date": LONG},
+    "long-url": {"$url": ["HttpUrl", LONG]},
+    "long-url-class": {"$url": [LONG, ""]},
+    "long-factory": {"$defaultdict": [LONG, []]},
+    "long-airflow-class": {"$serde": {"__classname__": LONG, "__version__": 1, "__data__": 1}},
+    "long-part": {"$part": [LONG, LONG, 1, LONG]},
+}
+
+
+@pytest.mark.parametrize("place", ["payload", "row"])
+@pytest.mark.parametrize("node", FORGED.values(), ids=FORGED.keys())
+def test_value_that_was_written_by_hand_builds_nothing(node: Any, place: str) -> None:
+    """A tag makes only what it stands for; all else is an error of ours, without the forged text in full."""
+    permit_nothing_more = (PayloadCorruptError, UnsupportedTypeError)
+    if place == "row":
+        row = {"__classname__": "gcs_xcom.Value", "__version__": 1, "__data__": json.loads(json.dumps(node))}
+        with pytest.raises(permit_nothing_more) as caught:
+            payloads.load(row)
+    else:
+        payload = memoryview(bytearray(compress([json.dumps(node).encode()])[0]))
+        with pytest.raises(permit_nothing_more) as caught:
+            codecs.decode(payload, "tagged-json", 1, "dict", 10**6)
+
+    assert LONG[:201] not in "".join(traceback.format_exception_only(caught.value))
+
+
 @pytest.mark.parametrize(
-    "skeleton",
+    ("change", "said"),
     [
-        '{"$enum": ["airflow.configuration.AirflowConfigParser", 1]}',
-        '{"$object": ["airflow.configuration.conf", {}]}',
-        '{"$namedtuple": ["airflow.sdk.bases.xcom.BaseXCom", []]}',
-        '{"$nosuch": 1}',
-        '{"$part": ["missing", "bytes", 1, "bytes"]}',
-        '{"$int": "ten"}',
-        '{"$datetime": []}',
-        '{"$set": [[1]]}',
-        '{"$numpy": ["O", "AAAAAAAAAAA=", ""]}',
-        '{"$serde": {"__classname__": "os.system", "__version__": 1, "__data__": "true"}}',
-        "[1",
+        pytest.param({"__version__": 2}, "version 2 and this code reads up to 1: update", id="newer"),
+        pytest.param({"__version__": True}, "malformed", id="version-true"),
+        pytest.param({"__version__": None}, "malformed", id="no-version"),
+        pytest.param({"__data__": [1]}, "malformed", id="data-list"),
+        pytest.param({"__data__": None}, "malformed", id="no-data"),
+        pytest.param({"more": 1}, "malformed", id="more"),
     ],
 )
-def test_payload_that_was_written_by_hand_builds_nothing(skeleton: str) -> None:
-    """A skeleton can name only what its tag allows; all else is an error of ours."""
-    from include.xcom.codecs.compression import compress
+def test_malformed_row_of_a_value_is_refused(change: dict[str, Any], said: str) -> None:
+    """It is never handed to a task as it is."""
+    row = {**payloads.store((1, 2), HERE), **change}
 
-    payload = memoryview(bytearray(compress([skeleton.encode()])[0]))
+    with pytest.raises(PayloadCorruptError, match=rf"^XCom payload is not what was written. Clear .*{said}"):
+        payloads.load(row)
 
-    with pytest.raises(PayloadCorruptError):
+
+def test_row_can_be_loaded_twice() -> None:
+    """Loading leaves it as it is."""
+    row = payloads.store({"a": (1, {2})}, HERE)
+    before = json.dumps(row)
+
+    assert payloads.load(row) == payloads.load(row) == {"a": (1, {2})}
+    assert json.dumps(row) == before
+
+
+@pytest.mark.parametrize("text", ["[1", '{"$tuple": [' * 5000 + "]}" * 5000, '{"$tuple": [1]}}'])
+def test_text_that_no_writer_writes_is_refused(text: str) -> None:
+    """Cut, too deep, or with more behind it."""
+    payload = memoryview(bytearray(compress([text.encode()])[0]))
+
+    with pytest.raises(PayloadCorruptError, match="its JSON is not what was written"):
         codecs.decode(payload, "tagged-json", 1, "dict", 10**6)
 
 
@@ -351,8 +425,6 @@ def test_garbage_under_a_valid_checksum_is_an_error_of_ours(codec: str) -> None:
 
 def test_payload_that_expands_without_end_is_refused() -> None:
     """Before memory is taken for it."""
-    from include.xcom.codecs.compression import compress
-
     bomb = memoryview(bytearray(compress([b'"' + b"a" * 50_000_000 + b'"'])[0]))
 
     assert len(bomb) < 10_000
@@ -378,8 +450,6 @@ def test_long_list_is_one_json_text_with_a_line_for_each_piece(payload_folder: P
 
 def test_payload_of_two_frames_is_refused() -> None:
     """Also where the first one is whole."""
-    from include.xcom.codecs.compression import compress
-
     (frame,) = compress([b"[1]"])
     for more in (frame, b"garbage after the frame"):
         with pytest.raises(PayloadCorruptError, match="zstd frame"):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import example_values
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -16,12 +20,14 @@ sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(Path(__file__).
 
 from include.xcom import codecs  # noqa: E402
 from include.xcom.codecs.base import Encoded  # noqa: E402
+from include.xcom.codecs.classes import allow_lists  # noqa: E402
 from include.xcom.codecs.compression import compress  # noqa: E402
 from include.xcom.codecs.equality import difference  # noqa: E402
 from include.xcom.codecs.inline import Inline  # noqa: E402
 from include.xcom.codecs.plain_json import json_parts  # noqa: E402
 from include.xcom.errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError  # noqa: E402
 from include.xcom.settings import Settings  # noqa: E402
+from other_process import OtherProcess, described, plain  # noqa: E402
 from strategies import PLAIN, VALUES  # noqa: E402
 
 STORED = Settings(bucket="file:///unused", threshold_bytes=0)
@@ -56,6 +62,48 @@ def test_any_value_comes_back_the_same_at_any_size(value: Any) -> None:
     """These types are all supported: none is refused, none is changed."""
     assert outcome(value, STORED) == "same"
     assert outcome(value, INLINE) == "same"
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[OtherProcess]:
+    """A process elsewhere; this one is in New York meanwhile."""
+    there = OtherProcess("airflow.* example_values.*")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        patch.setenv("AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES", "airflow.* example_values.*")
+        time.tzset()
+        allow_lists.cache_clear()
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(4000)
+        yield there
+        sys.setrecursionlimit(limit)
+    time.tzset()
+    allow_lists.cache_clear()
+    there.close()
+
+
+def check_elsewhere(value: Any, elsewhere: OtherProcess) -> None:
+    for chosen in (STORED, INLINE):
+        encoded = plain(codecs.encode(value, chosen))
+
+        read, written = elsewhere.reads(encoded)
+
+        assert read == described(value)
+        assert written == encoded
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(value=VALUES)
+@example(value=[datetime(2026, 7, 1, 6, 30), {datetime(2026, 11, 1, 1, 30, fold=1)}])
+def test_any_value_is_read_and_written_alike_elsewhere(value: Any, elsewhere: OtherProcess) -> None:
+    """In a process of another time zone, locale, hash seed, and working directory."""
+    check_elsewhere(value, elsewhere)
+
+
+@pytest.mark.parametrize("value", example_values.ALL.values(), ids=example_values.ALL.keys())
+def test_example_is_read_and_written_alike_elsewhere(value: Any, elsewhere: OtherProcess) -> None:
+    """Instances of classes too."""
+    check_elsewhere(value, elsewhere)
 
 
 @settings(max_examples=600, deadline=None)

@@ -66,7 +66,7 @@ def from_content(content: list[Any]) -> tzinfo:
         return timezone(offset) if offset else timezone.utc
     if kind not in _MAKE:
         raise PayloadCorruptError(f"the payload has a time zone of unknown kind {kind!r:.100}")
-    if kind in _NAMED and not _NAME.fullmatch(arguments[0]):
+    if kind in _NAMED and not (len(arguments[0]) < 100 and _NAME.fullmatch(arguments[0])):
         raise PayloadCorruptError(f"the payload has a time zone of malformed name {arguments[0]!r:.100}")
     module, make = _MAKE[kind]
     # gettz() gives None for a name that it does not know.

@@ -188,8 +188,8 @@ class DirectoryStore:
         try:
             # Without O_NONBLOCK this would wait for a named pipe.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise PayloadMissingError("there is no such file", uri=uri) from error
+        except (FileNotFoundError, NotADirectoryError):
+            raise PayloadMissingError("there is no such file", uri=uri) from None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise PayloadCorruptError("is no file", uri=uri)
@@ -311,7 +311,7 @@ def _translated(uri: str, verb: str) -> Iterator[None]:
             f"{error.strerror or error}. {advice}, then clear the task. Could not {verb} {shortened(uri)}; nothing "
             "half-written can be read.",
             uri=uri,
-        ) from error
+        ) from None  # The system's error repeats the path in full.
 
 
 def runs_here(executor: str) -> bool:
