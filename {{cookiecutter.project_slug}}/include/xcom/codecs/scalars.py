@@ -11,6 +11,7 @@ from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache, partial
+from importlib import import_module
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -122,25 +123,13 @@ def _time(content: list[Any]) -> time:
 
 
 def _pendulum(content: str | list[Any]) -> Any:
-    import pendulum
-
-    plain = _datetime(content)
-    return pendulum.DateTime(*plain.timetuple()[:6], plain.microsecond, tzinfo=plain.tzinfo, fold=plain.fold)
-
-
-def _pendulum_date(content: str) -> Any:
-    import pendulum
-
-    plain = date.fromisoformat(content)
-    return pendulum.Date(plain.year, plain.month, plain.day)
+    plain, kind = _datetime(content), _lazy("pendulum", "DateTime")
+    return kind(*plain.timetuple()[:6], plain.microsecond, tzinfo=plain.tzinfo, fold=plain.fold)
 
 
 def _pendulum_time(content: list[Any]) -> Any:
-    import pendulum
-
-    plain = _time(content)
-    clock = (plain.hour, plain.minute, plain.second, plain.microsecond)
-    return pendulum.Time(*clock, tzinfo=plain.tzinfo, fold=plain.fold)
+    text, fold, zone = content
+    return _lazy("pendulum", "Time").fromisoformat(text).replace(tzinfo=_zone(zone), fold=fold)
 
 
 # ---------------------------------------------------------------------------------- numpy and pandas
@@ -197,16 +186,7 @@ def _count(value: Any) -> int:
 
 
 def _timedelta(content: list[Any]) -> Any:
-    import numpy as np
-    import pandas as pd
-
-    return pd.Timedelta(np.timedelta64(content[0], content[1]))
-
-
-def _period(content: list[Any]) -> Any:
-    import pandas as pd
-
-    return pd.Period(ordinal=content[0], freq=content[1])
+    return _lazy("pandas", "Timedelta")(_lazy("numpy", "timedelta64")(content[0], content[1]))
 
 
 def _interval_content(value: Any, note: Note) -> list[Any]:
@@ -221,16 +201,8 @@ def _interval_content(value: Any, note: Note) -> list[Any]:
 
 
 def _interval(content: list[Any]) -> Any:
-    import pandas as pd
-
     left, right = (from_node(*pair) for end in content[:2] for pair in end.items())
-    return pd.Interval(left, right, closed=content[2])
-
-
-def _pandas_missing(name: str) -> Any:
-    import pandas as pd
-
-    return {"NaT": pd.NaT, "NA": pd.NA}[name]
+    return _lazy("pandas", "Interval")(left, right, closed=content[2])
 
 
 # ------------------------------------------------------------------------- text of the standard library
@@ -265,13 +237,10 @@ def _url_content(value: Any, note: Note) -> list[str]:
 
 
 def _url(content: list[str]) -> Any:
-    import pydantic
-    import pydantic_core
-
     name, text = content
     if name not in _URLS:
         raise PayloadCorruptError(f"it has a URL of class {name!r:.100}")
-    return getattr(pydantic_core if name in ("Url", "MultiHostUrl") else pydantic, name)(text)
+    return _lazy("pydantic_core" if name in ("Url", "MultiHostUrl") else "pydantic", name)(text)
 
 
 def _secret_content(value: Any, note: Note) -> list[str]:
@@ -283,16 +252,13 @@ def _secret_content(value: Any, note: Note) -> list[str]:
 
 
 def _secret(content: list[str]) -> Any:
-    import pydantic
-
     name, mask = content
-    return pydantic.SecretBytes(mask.encode()) if name == "SecretBytes" else pydantic.SecretStr(mask)
+    kind = _lazy("pydantic", "SecretBytes" if name == "SecretBytes" else "SecretStr")
+    return kind(mask.encode() if name == "SecretBytes" else mask)
 
 
-def _byte_size(content: int) -> Any:
-    import pydantic
-
-    return pydantic.ByteSize(content)
+def _lazy(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
 
 
 # --------------------------------------------------------------------------------------------- tables
@@ -349,15 +315,15 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
     **{f"${name}": getattr(ipaddress, name) for name in _IPS},
     "$path": _path,
     "$pendulum": _pendulum,
-    "$pendulum.Date": _pendulum_date,
+    "$pendulum.Date": lambda content: _lazy("pendulum", "Date").fromisoformat(content),
     "$pendulum.Time": _pendulum_time,
     "$numpy": _numpy,
-    "$pandas": _pandas_missing,
+    "$pandas": lambda content: _lazy("pandas", "NaT" if content == "NaT" else "NA"),
     "$pandas.Timestamp": _timestamp,
     "$pandas.Timedelta": _timedelta,
-    "$pandas.Period": _period,
+    "$pandas.Period": lambda content: _lazy("pandas", "Period")(ordinal=content[0], freq=content[1]),
     "$pandas.Interval": _interval,
     "$url": _url,
     "$secret": _secret,
-    "$ByteSize": _byte_size,
+    "$ByteSize": lambda content: _lazy("pydantic", "ByteSize")(content),
 }

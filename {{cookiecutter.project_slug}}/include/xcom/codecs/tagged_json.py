@@ -45,7 +45,7 @@ def dump(value: Any, changes: list[Change] | None = None) -> Any:
     """
     writer = TaggedWriter()
     node = writer.write(value)
-    found = writer.changes()
+    found = writer.changes.as_tuple()
     if changes is not None:
         changes += found
     elif found:
@@ -123,7 +123,7 @@ class TaggedJsonCodec:
             node = writer.write(value)
         if attachments is not None:
             attachments.upload()
-        return Written(node, to_text(node), writer.parts, writer.changes(), writer.has_handles)
+        return Written(node, to_text(node), writer.parts, writer.changes.as_tuple(), writer.has_handles)
 
     def pack(self, value: Any, written: Written) -> Encoded:
         """Return the payload of what ``write`` returned for ``value``."""

@@ -7,15 +7,18 @@ import enum
 import json
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..errors import UnsupportedTypeError
 from . import instances
 from .advice import advice_for
-from .base import Attachments, Change, Codec, Encoded, type_name
+from .base import Attachments, Codec, Encoded, type_name
+from .changes import Changes, as_attribute, shown_key
 from .classes import class_node, serde
 from .equality import difference
 from .plain_json import json_parts
+from .raw_bytes import BytesCodec
 from .scalars import rule_for
 from .tagged_reader import FACTORIES, TaggedReader, from_text
 
@@ -60,6 +63,7 @@ class TaggedWriter:
     Attributes:
         parts: Parts in their own formats, by file name.
         has_handles: Whether there are handles in the value.
+        changes: What does not come back exactly.
     """
 
     def __init__(self, part_codec: PartCodec | None = None, attachments: Attachments | None = None) -> None:
@@ -67,13 +71,12 @@ class TaggedWriter:
         self.has_handles = False
         self._part_codec = part_codec
         self._attachments = attachments
-        # By the types before and after.
-        self._changes: dict[tuple[str, str], Change] = {}
+        self.changes = Changes()
         self._rules: dict[type, _Rule] = {
             bytes: self._bytes,
             bytearray: self._bytes,
-            OrderedDict: self._ordered_dict,
-            Counter: self._counter,
+            OrderedDict: self._items,
+            Counter: self._items,
             defaultdict: self._defaultdict,
             deque: self._deque,
         }
@@ -97,17 +100,13 @@ class TaggedWriter:
                 "it contains itself, or is nested too deep; about 900 levels can be stored"
             ) from None
 
-    def changes(self) -> tuple[Change, ...]:
-        """Return what does not come back exactly."""
-        return tuple(self._changes.values())
-
     def _node(self, value: Any) -> Any:
         # One Python frame per level of nesting and no comprehension (a frame of its own before
         # Python 3.12): 500 levels must fit below the interpreter's limit of 1000. Scalars are told
         # apart within the loops: a call for each would take three times as long.
         kind = type(value)
         at: Any = ""
-        known = before = len(self._changes)
+        known = before = len(self.changes)
         try:
             if kind is dict:
                 plain: dict[str, Any] = {}
@@ -121,8 +120,8 @@ class TaggedWriter:
                         plain[at] = item
                     else:
                         plain[at] = self._node(item)
-                        if len(self._changes) > known:
-                            known = self._place(known, f"[{_shown(at)}]")
+                        if len(self.changes) > known:
+                            known = self.changes.place(known, f"[{shown_key(at)}]")
                 return plain
             tag = _SEQUENCES.get(kind)
             if tag is not None:
@@ -140,11 +139,11 @@ class TaggedWriter:
                     else:
                         at = len(items)
                         items.append(self._node(item))
-                        if len(self._changes) > known:
-                            known = self._place(known, f"[{at}]" if kind in _ORDERED else "{...}")
+                        if len(self.changes) > known:
+                            known = self.changes.place(known, f"[{at}]" if kind in _ORDERED else "{...}")
                 return self._sequence(items, kind, tag, known > before)
         except UnsupportedTypeError as error:
-            inside = f"[{_shown(at)}]" if kind not in _SEQUENCES or kind in _ORDERED else "{...}"
+            inside = f"[{shown_key(at)}]" if kind not in _SEQUENCES or kind in _ORDERED else "{...}"
             error.path = f"{inside}{error.path}"
             raise
         if kind in _AS_IS or (kind is int and -_LARGEST_PLAIN_INT <= value < _LARGEST_PLAIN_INT):
@@ -168,14 +167,14 @@ class TaggedWriter:
 
     def _pairs(self, value: dict[Any, Any]) -> list[list[Any]]:
         pairs = []
-        known = before = len(self._changes)
+        known = before = len(self.changes)
         for at, item in value.items():
             try:
                 pairs.append([self._key(at), self._node(item)])
             except UnsupportedTypeError as error:
-                error.path = f"[{_shown(at)}]{error.path}"
+                error.path = f"[{shown_key(at)}]{error.path}"
                 raise
-            known = self._place(known, f"[{_shown(at)}]")
+            known = self.changes.place(known, f"[{shown_key(at)}]")
         if known > before:
             _refuse_collisions([key for key, _ in pairs])
         return pairs
@@ -184,7 +183,7 @@ class TaggedWriter:
         try:
             return self._node(key)
         except UnsupportedTypeError:
-            self._note("", type_name(type(key)), "str")  # As Airflow's default does with every key.
+            self.changes.note("", type_name(type(key)), "str")  # As Airflow's default does with every key.
             return str(key)
 
     def _table(self, rows: list[Any]) -> dict[str, Any] | None:
@@ -199,11 +198,8 @@ class TaggedWriter:
             return None
         return {"$rows": [None if kind is tuple else self._tuple_name(kind, "[0]", len(rows)), plain]}
 
-    def _ordered_dict(self, value: OrderedDict[Any, Any], kind: Any) -> Any:
-        return {"$OrderedDict": self._node(list(value.items()))}
-
-    def _counter(self, value: Counter[Any], kind: Any) -> Any:
-        return {"$Counter": self._node(list(value.items()))}
+    def _items(self, value: OrderedDict[Any, Any] | Counter[Any], kind: type) -> Any:
+        return {f"${kind.__name__}": self._node(list(value.items()))}
 
     def _deque(self, value: deque[Any], kind: Any) -> Any:
         return {"$deque": [value.maxlen, self._node(list(value))]}
@@ -212,7 +208,7 @@ class TaggedWriter:
         factory = value.default_factory
         name = getattr(factory, "__name__", "")
         if factory is not None and FACTORIES.get(name) is not factory:
-            self._note("", f"collections.defaultdict of {name or factory!r:.60}", "dict")
+            self.changes.note("", f"collections.defaultdict of {name or factory!r:.60}", "dict")
             return self._node(dict(value))
         return {"$defaultdict": [name or None, self._node(list(value.items()))]}
 
@@ -220,8 +216,9 @@ class TaggedWriter:
 
     def _rule(self, value: Any, kind: Any) -> _Rule:
         """Return what writes values of a type; asked once for each type in a value."""
-        if self._part_codec is not None and self._part_codec(kind) is not None:
-            return self._part
+        codec = self._part_codec(kind) if self._part_codec is not None else None
+        if codec is not None:
+            return partial(self._part, codec)
         if type_name(kind) == "numpy.ndarray":
             return self._array
         if rule_for(kind, in_model=True) is not None:
@@ -256,7 +253,7 @@ class TaggedWriter:
 
     def _bytes(self, value: bytes | bytearray, kind: type) -> dict[str, Any]:
         if self._part_codec is not None and len(value) > _MEMBER_BYTES:
-            return self._part(value, kind)
+            return self._part(BytesCodec(), value, kind)
         return {f"${kind.__name__}": base64.b64encode(value).decode()}
 
     def _array(self, value: Any, kind: type) -> dict[str, Any]:
@@ -264,14 +261,12 @@ class TaggedWriter:
 
         return {"$array": base64.b64encode(b"".join(NumpyCodec().encode(value).parts)).decode()}
 
-    def _part(self, value: Any, kind: type) -> dict[str, Any]:
-        codec = self._part_codec(kind) if self._part_codec is not None else None
-        assert codec is not None, "this is the rule of types that have a codec"
+    def _part(self, codec: Codec, value: Any, kind: type) -> dict[str, Any]:
         part = codec.encode(value)
         name = f"{len(self.parts)}.{part.extension}"
         self.parts.append((name, part))
         for change in part.changes:
-            self._note(*change)
+            self.changes.note(*change)
         return {"$part": [name, part.codec, part.version, part.type]}
 
     def _handle(self, value: Any, kind: type) -> Any:
@@ -284,7 +279,7 @@ class TaggedWriter:
             raise UnsupportedTypeError(
                 advice_for(kind) or "it is stored in models only", type=type_name(kind)
             )
-        return write(value, self._note)
+        return write(value, self.changes.note)
 
     # --------------------------------------------------------------------------------------- classes
 
@@ -307,7 +302,7 @@ class TaggedWriter:
         except UnsupportedTypeError:
             if not isinstance(value, _BASES):
                 raise
-            self._note("", type_name(kind), type_name(type(value.value)))
+            self.changes.note("", type_name(kind), type_name(type(value.value)))
             return self._node(value.value)
         if kind.__members__.get(value.name) is value:
             return {"$enum": [name, value.name]}
@@ -325,12 +320,12 @@ class TaggedWriter:
         try:
             return self._name(kind)
         except UnsupportedTypeError:
-            self._note(path, type_name(kind), "tuple", places)
+            self.changes.note(path, type_name(kind), "tuple", places)
             return None
 
     def _subclass(self, value: Any, kind: type) -> Any:
         base = next(base for base in _BASES if isinstance(value, base))
-        self._note("", type_name(kind), base.__name__)
+        self.changes.note("", type_name(kind), base.__name__)
         if base in (list, dict):
             return self._node(list(value) if base is list else dict(value.items()))
         return self._node(base.__str__(value) if base is str else base.__pos__(value))
@@ -343,7 +338,7 @@ class TaggedWriter:
         except UnsupportedTypeError:
             if not (is_dataclass and self._dataclasses):
                 raise
-            self._note("", type_name(kind), "dict")  # As dataclasses.asdict() of the outer one does.
+            self.changes.note("", type_name(kind), "dict")  # As dataclasses.asdict() of the outer one does.
             return self._node(instances.to_fields(value))
         self._models += is_model
         self._dataclasses += is_dataclass
@@ -354,28 +349,28 @@ class TaggedWriter:
             self._dataclasses -= is_dataclass
 
     def _exact_or_remade(self, value: Any, kind: Any, name: Any) -> Any:
-        parts, changes = len(self.parts), dict(self._changes)
+        parts, changes = len(self.parts), self.changes.copy()
         problem = None
         try:
             node = self._state(value, kind, name)
-            if self._changes == changes or not instances.is_model(kind):
+            if self.changes == changes or not instances.is_model(kind):
                 return node
         except UnsupportedTypeError as error:
             problem = error
         # A model may come back exactly through validation where its parts alone do not: a class in it
         # need not be permitted.
-        inexact = self.parts[parts:], self._changes
+        inexact = self.parts[parts:], self.changes
         del self.parts[parts:]
-        self._changes = changes
+        self.changes = changes
         remade, is_same = self._remade(value, kind, name)
         if remade is not None and (is_same or problem is not None):
             if not is_same:
-                self._note("", type_name(kind), f"{type_name(kind)} as its constructor makes it")
+                self.changes.note("", type_name(kind), f"{type_name(kind)} as its constructor makes it")
             return remade
         if problem is not None:
             raise problem
         self.parts += inexact[0]
-        self._changes = inexact[1]
+        self.changes = inexact[1]
         return node
 
     def _state(self, value: Any, kind: Any, name: Any) -> Any:
@@ -399,15 +394,13 @@ class TaggedWriter:
         return {"$model": content}
 
     def _attributes(self, state: dict[str, Any]) -> Any:
-        known = len(self._changes)
+        known = len(self.changes)
         try:
             node = self._node(state)
         except UnsupportedTypeError as error:
-            error.path = _as_attribute(error.path)
+            error.path = as_attribute(error.path)
             raise
-        if len(self._changes) > known:
-            for change in list(self._changes.values())[known:]:
-                self._changes[change.before, change.after] = change._replace(path=_as_attribute(change.path))
+        self.changes.turn_into_attributes(known)
         return node
 
     def _remade(self, value: Any, kind: Any, name: Any) -> tuple[Any, bool]:
@@ -415,14 +408,14 @@ class TaggedWriter:
 
         The node is None if there is none.
         """
-        parts, changes = len(self.parts), dict(self._changes)
+        parts, changes = len(self.parts), self.changes.copy()
         try:
             fields = instances.to_fields(value)
             made = instances.from_fields(kind, fields)
             return {"$made": [name, self._node(fields)]}, difference(value, made) is None
         except Exception:  # Constructors of others raise anything.
             del self.parts[parts:]
-            self._changes = changes
+            self.changes = changes
             return None, False
 
     def _serialized(self, value: Any, kind: Any) -> Any:
@@ -439,7 +432,7 @@ class TaggedWriter:
                 f"its serialize() and deserialize() fail: {error!r:.200}", type=type_name(kind)
             ) from error
         if not is_same:
-            self._note("", type_name(kind), f"{type_name(type(made))} as its deserialize() makes it")
+            self.changes.note("", type_name(kind), f"{type_name(type(made))} as its deserialize() makes it")
         return {"$serialized": [name, version, node]}
 
     def _airflow_form(self, value: Any, kind: type) -> Any:
@@ -453,22 +446,8 @@ class TaggedWriter:
                 "no codec has a form for it; return a dict, list, DataFrame, array or bytes", type=name
             ) from None
         if difference(value, back) is not None:
-            self._note("", name, f"{type_name(type(back))} as Airflow's serialiser makes it")
+            self.changes.note("", name, f"{type_name(type(back))} as Airflow's serialiser makes it")
         return {"$serde": form}
-
-    # --------------------------------------------------------------------------- what is not exact
-
-    def _note(self, path: str, before: str, after: str, places: int = 1) -> None:
-        known = self._changes.get((before, after))
-        if known is not None:
-            path, places = known.path, known.places + places
-        self._changes[before, after] = Change(path, before, after, places)
-
-    def _place(self, known: int, inside: str) -> int:
-        """Put the place of an item before the paths of changes that were noted within it."""
-        for change in list(self._changes.values())[known:]:
-            self._changes[change.before, change.after] = change._replace(path=f"{inside}{change.path}")
-        return len(self._changes)
 
 
 def _is_named(kind: type) -> bool:
@@ -484,14 +463,3 @@ def _refuse_collisions(nodes: list[Any]) -> None:
         raise UnsupportedTypeError(
             "two of its keys or members would become one without their classes; turn them into str"
         )
-
-
-def _shown(key: Any) -> str:
-    text = repr(key)
-    return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def _as_attribute(path: str) -> str:
-    """Turn ``['lines'][3]`` into ``.lines[3]``."""
-    head, _, rest = path[2:].partition("']")
-    return f".{head}{rest}" if path.startswith("['") else path
