@@ -95,10 +95,11 @@ class Items(Handle, Sequence[Any]):
         place = as_index(key)
         if not -len(self) <= place < len(self):
             raise IndexError(f"{place} is not an index of {self!r}")
+        place %= len(self)
         if self.content is None:
             return self._local[place]
         with explaining(self.content.stored):
-            return self._reader.item(place % len(self))
+            return self._reader.item(place)
 
     def __iter__(self) -> Iterator[Any]:
         """Stream all items; holds the pieces that were read ahead, 32 MiB at most, and one decoded."""
@@ -196,8 +197,12 @@ class _Spool(Sequence[Any]):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, place: Any) -> Any:
-        number, offset = _locate(self._ends, place % len(self))
+        number, offset = _locate(self._ends, place)
         return self._piece(number).decode()[offset]
+
+    def __iter__(self) -> Iterator[Any]:
+        for piece in self.pieces():
+            yield from piece.decode()
 
     def pieces(self) -> Iterator[_Piece]:
         """Yield the pieces."""
