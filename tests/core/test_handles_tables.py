@@ -159,12 +159,13 @@ def test_object_is_parquet_that_anything_reads(payload_folder: Path) -> None:
 )
 def test_columns_and_filters_are_pushed_down(filters: Any, reads: list[int]) -> None:
     """Row groups that cannot have such rows are not read; filters need not be among the columns."""
-    table = handed_on(Table(ARROW))
+    noise = np.random.default_rng(5).random(ROWS * 4)
+    columns = {f"noise{number}": noise[number * ROWS :][:ROWS] for number in range(4)}
+    table = handed_on(Table(pa.table({**ARROW.to_pydict(), **columns})))
     expected = [float(n % 97) for n in range(9_000, ROWS, 4)]
 
     assert table.to_arrow(columns=["delay"], filters=filters).to_pydict() == {"delay": expected}
-    read = sum(reads)
-    assert read < table.size
+    assert sum(reads) < table.size / 2
     streamed = pa.Table.from_batches(table.batches(columns=["delay"], filters=filters))
     assert streamed.to_pydict() == {"delay": expected}
     scanned = table.scan().filter(pl.col("id") >= 9_000, pl.col("carrier") == "UA").select("delay").collect()
@@ -175,17 +176,17 @@ def test_columns_and_filters_are_pushed_down(filters: Any, reads: list[int]) -> 
 def test_other_libraries_query_it(tmp_path: Path) -> None:
     """As a dataset, into which they push down, and as a stream of Arrow data."""
     duckdb = pytest.importorskip("duckdb", reason="DuckDB is optional: uv pip install duckdb")
-    table = handed_on(Table(ARROW))
-    flights = table.dataset()
+    handle = handed_on(Table(ARROW))
+    flights = handle.dataset()
 
     query = "select count(*), sum(delay) from {} where carrier = 'UA'"
     expected = [(2500, float(sum(n % 97 for n in range(0, ROWS, 4))))]
     assert duckdb.sql(query.format("flights")).fetchall() == expected
-    assert duckdb.sql(query.format("table")).fetchall() == expected
-    assert pa.table(table).num_rows == pl.DataFrame(table).height == ROWS
+    assert duckdb.sql(query.format("handle")).fetchall() == expected
+    assert pa.table(handle).num_rows == pl.DataFrame(handle).height == ROWS
     assert flights.count_rows() == ROWS
     assert flights.count_rows(filter=pc.field("id") < 10) == 10
-    assert table.scan().select(pl.len()).collect().item() == ROWS
+    assert handle.scan().select(pl.len()).collect().item() == ROWS
 
 
 def test_two_of_nineteen_columns_are_a_tenth_of_the_bytes(reads: list[int]) -> None:
@@ -278,7 +279,7 @@ def test_row_groups_are_bounded_whatever_the_source_yields(payload_folder: Path)
     sizes = [many.row_group(n).num_rows for n in range(many.num_row_groups)]
     assert sum(sizes) == 2 * ROWS
     assert min(sizes[:-1]) > max(sizes) / 2
-    assert few.num_row_groups == 2
+    assert few.num_row_groups == 3
 
 
 # ------------------------------------------------------------------------------------------ refusals
@@ -357,9 +358,9 @@ def test_unknown_column_is_refused_with_those_there_are() -> None:
     table = handed_on(Table(ARROW))
 
     for read in (table.to_arrow, lambda **names: list(table.batches(**names))):
-        with pytest.raises(KeyError, match="has no columns .*'dely'.*it has id, carrier, delay"):
+        with pytest.raises(KeyError, match=r"has no columns .*'dely'.*it has id, carrier, delay"):
             read(columns=["dely"])
-    with pytest.raises(KeyError, match="has no columns 'delay'"):
+    with pytest.raises(TypeError, match=r"takes a list of names, for example \['delay'\]"):
         table.to_arrow(columns="delay")
 
 
@@ -464,7 +465,7 @@ def test_table_whose_object_was_purged_says_so() -> None:
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
-    """Of a new process that writes and streams 300 MB, on top of what one row group takes."""
+    """Neither of a process that writes 300 MB, nor of one that streams them."""
     import subprocess
     import sys
 
@@ -480,10 +481,11 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         "    numbers = np.random.default_rng(1)\n"
         "    for _ in range(count):\n"
         "        yield pa.record_batch({f'c{n}': numbers.random(50_000) for n in range(15)})\n"
-        "def through(count):\n"
-        "    row = payloads.store(Table(batches(count)), Coordinates('d', 'r', 't', -1, 'k'))\n"
+        "def write(count):\n"
+        "    return payloads.store(Table(batches(count)), Coordinates('d', 'r', 't', -1, 'k'))\n"
+        "def read(row):\n"
         "    return sum(batch.num_rows for batch in payloads.load(row).batches())\n"
-        "through(1)\n"
+        "read(write(1))\n"
         "before = peak = used()\n"
         "def watch():\n"
         "    global peak\n"
@@ -491,10 +493,15 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         "        peak = max(peak, used())\n"
         "        time.sleep(0.005)\n"
         "threading.Thread(target=watch, daemon=True).start()\n"
-        "assert through(50) == 2_500_000\n"
-        "print(peak - before, flush=True)\n"
+        "row = write(50)\n"
+        "written, before = peak - before, used()\n"
+        "peak = before\n"
+        "assert read(row) == 2_500_000\n"
+        "print(written, peak - before, flush=True)\n"
         "os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert int(done.stdout.splitlines()[-1]) < 160
+    written, read = map(int, done.stdout.splitlines()[-1].split())
+    assert written < 160
+    assert read < 160

@@ -218,7 +218,7 @@ class File(Handle, os.PathLike[str]):
             return Content(upload.copy(self.content.stored, extension, self.name), self.content.facts)
         if not self.is_folder:
             chunks = folders.file_chunks(self._path)
-            return Content(upload.stream(chunks, extension, self.name, self.size), facts)
+            return Content(upload.stream(chunks, extension, self.name, total=self.size), facts)
         writer = folders.FolderWriter(self._path)
         stored = upload.stream(writer.chunks(), extension, self.name)
         return Content(stored, {**facts, "files": writer.files, **index_facts(writer.index)})

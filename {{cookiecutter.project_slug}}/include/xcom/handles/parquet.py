@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["BATCH_BYTES", "FOOTER_BYTES", "ParquetWriter", "RangedFile", "open_dataset", "open_parquet"]
 
 # In memory, before it is encoded. A million rows of 19 columns make three or four groups, so that two of
-# the columns are at most nine requests; twice as long, writing a table would take 160 MB.
-_GROUP_BYTES = 48 * 1024**2
+# the columns are at most nine requests. Writing a table takes about three times as much (measured).
+_GROUP_BYTES = 40 * 1024**2
 # By default each column collects up to 1 MiB of distinct values before it gives its dictionary up, all
 # columns at once: 60 MB and twice the time for 19 columns of random numbers.
 _DICTIONARY_BYTES = 256 * 1024

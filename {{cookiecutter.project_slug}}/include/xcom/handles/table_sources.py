@@ -63,14 +63,14 @@ def open_source(source: Any, schema: pa.Schema | None) -> Batches:
     Raises:
         UnsupportedTypeError: The source has no schema, or is no table.
     """
-    found = _open(source)
+    found = _open(source, schema)
     schema = found.schema if schema is None else schema
     if len(set(schema.names)) < len(schema.names):
         raise UnsupportedTypeError(f"two columns of the table have one name: {schema.names}; rename them")
     return Batches(schema, _conforming(found.parts, schema))
 
 
-def _open(source: Any) -> Batches:
+def _open(source: Any, schema: pa.Schema | None = None) -> Batches:
     import pyarrow as pa
 
     if isinstance(source, (str, os.PathLike)):
@@ -80,7 +80,7 @@ def _open(source: Any) -> Batches:
     if hasattr(source, "__arrow_c_stream__"):
         reader = pa.RecordBatchReader.from_stream(source)
         return Batches(reader.schema, (pa.Table.from_batches([batch]) for batch in reader))
-    return _from_frames(iter(source))
+    return _from_frames(iter(source), schema)
 
 
 def _from_parquet(path: str) -> Batches:
@@ -132,7 +132,7 @@ def _from_pandas(frame: pd.DataFrame) -> Batches:
     return Batches(schema, parts)
 
 
-def _from_frames(frames: Iterator[Any]) -> Batches:
+def _from_frames(frames: Iterator[Any], schema: pa.Schema | None) -> Batches:
     def parts(first: Batches) -> Iterator[pa.Table]:
         yield from first.parts
         for frame in frames:
@@ -141,6 +141,8 @@ def _from_frames(frames: Iterator[Any]) -> Batches:
     for frame in frames:
         first = _open_frame(frame)
         return Batches(first.schema, parts(first))
+    if schema is not None:
+        return Batches(schema, iter(()))
     raise UnsupportedTypeError(
         "the iterator has no frames, so nothing says which columns the table has; give Table a schema"
     )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Table"]
 
 _EXTENSION = "parquet"
+_PART_BYTES = 4 * 1024**2
 Filters = Any
 """A ``pyarrow.compute.Expression``, or a list of tuples as ``pyarrow.parquet.read_table`` takes it."""
 
@@ -105,6 +106,7 @@ class Table(Handle):
 
         Raises:
             KeyError: There is no such column.
+            TypeError: ``columns`` is no list.
             PayloadTooLargeError: The result is over ``max_payload_bytes``.
             PayloadMissingError: The object is gone.
             PayloadCorruptError: It is not what was written.
@@ -204,7 +206,8 @@ class Table(Handle):
         if first:  # A reader or an iterator can be read once; Airflow may store one value under two keys.
             return Content(upload.copy(first.stored, _EXTENSION, "a table"), first.facts)
         writer = self._writer()
-        stored = upload.stream(writer.chunks(), _EXTENSION, "a table")
+        # Encoding is slower than a few connections, and needs the memory.
+        stored = upload.stream(writer.chunks(), _EXTENSION, "a table", part_bytes=_PART_BYTES)
         columns = len(writer.schema)
         self._first = Content(stored, {"rows": writer.rows, "columns": columns, **index_facts(writer.footer)})
         return self._first
@@ -270,12 +273,11 @@ class Table(Handle):
 
     def _checked(self, columns: Sequence[str] | None) -> list[str]:
         """Return the names of the columns to read."""
+        if isinstance(columns, str):
+            raise TypeError(f"columns takes a list of names, for example [{columns!r}]")
         names = self.columns if columns is None else list(columns)
-        unknown = [name for name in names if name not in self.schema.names]
-        if unknown or isinstance(columns, str):
-            raise KeyError(
-                f"{self!r} has no columns {unknown or columns!r}; it has {', '.join(self.columns)}"
-            )
+        if unknown := [name for name in names if name not in self.schema.names]:
+            raise KeyError(f"{self!r} has no columns {unknown}; it has {', '.join(self.columns)}")
         return names
 
     def _decoded_bytes(self, names: list[str]) -> int:

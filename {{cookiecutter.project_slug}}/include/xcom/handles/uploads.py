@@ -124,7 +124,13 @@ class Upload:
         self._number = number
 
     def stream(
-        self, chunks: Iterable[Buffer], extension: str, title: str, total: int | None = None
+        self,
+        chunks: Iterable[Buffer],
+        extension: str,
+        title: str,
+        *,
+        total: int | None = None,
+        part_bytes: int | None = None,
     ) -> Stored:
         """Store bytes of any length.
 
@@ -133,6 +139,7 @@ class Upload:
             extension: Of the object's name.
             title: What is stored, for the log: ``"model.bin"``.
             total: Bytes in all, if known.
+            part_bytes: See ``Store.put_stream``.
 
         Raises:
             PayloadTooLargeError: There are more than ``max_file_bytes``.
@@ -144,7 +151,8 @@ class Upload:
 
         name = self._uploads.name(extension, self._number)
         progress = TransferLog(f"Uploading {title}", total)
-        stored = own_store().put_stream(name, self._limited(chunks, title), progress=progress)
+        limited = self._limited(chunks, title)
+        stored = own_store().put_stream(name, limited, part_bytes=part_bytes, progress=progress)
         return self._uploads.keep(stored)
 
     def copy(self, source: Stored, extension: str, title: str) -> Stored:
@@ -158,7 +166,7 @@ class Upload:
         store = own_store()
         if store_of(source.uri) is store:
             return self._uploads.keep(store.copy(source, name))
-        stored = self.stream(pieces(store_of(source.uri), source), extension, title, source.size)
+        stored = self.stream(pieces(store_of(source.uri), source), extension, title, total=source.size)
         if (stored.size, stored.crc32c) != (source.size, source.crc32c):
             raise PayloadCorruptError("is not what was written", uri=source.uri)
         return stored

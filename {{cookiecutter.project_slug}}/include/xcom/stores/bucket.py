@@ -55,12 +55,19 @@ class GCSStore(Bucket):
             return self.insert(name, body)
         return send_parts(self, name, body.split(min(_MOST_PART_BYTES, _share(body.size))))
 
-    def put_stream(self, name: str, chunks: Iterable[Buffer], *, progress: Progress | None = None) -> Stored:
+    def put_stream(
+        self,
+        name: str,
+        chunks: Iterable[Buffer],
+        *,
+        part_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> Stored:
         """Write parts that the server composes; a short stream takes a single request.
 
-        Holds at most ten parts of 8 MiB in memory.
+        Holds at most ten parts in memory, of 8 MiB by default.
         """
-        bodies = cut(chunks, _STREAM_PART_BYTES)
+        bodies = cut(chunks, part_bytes or _STREAM_PART_BYTES)
         head = list(islice(bodies, 2))
         if len(head) == 2:
             return send_parts(self, name, chain(_emptied(head), bodies), progress)

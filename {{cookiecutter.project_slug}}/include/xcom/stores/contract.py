@@ -99,7 +99,14 @@ class Store(Protocol):
     def put(self, name: str, parts: Parts) -> Stored:
         """Write one new object from bytes in memory; it appears whole or not at all."""
 
-    def put_stream(self, name: str, chunks: Iterable[Buffer], *, progress: Progress | None = None) -> Stored:
+    def put_stream(
+        self,
+        name: str,
+        chunks: Iterable[Buffer],
+        *,
+        part_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> Stored:
         """Write one new object of unknown length; it appears whole or not at all.
 
         Memory does not grow with the length. An error of ``chunks`` is raised as it is, and leaves
@@ -108,6 +115,7 @@ class Store(Protocol):
         Args:
             name: Name of the object.
             chunks: The bytes, in any sizes; one may be reused when the next is asked for.
+            part_bytes: Size of the parts in which a store may send them; it holds up to ten in memory.
             progress: See ``Progress``.
         """
 

@@ -74,7 +74,14 @@ class DirectoryStore:
         """Write a temporary file in the same folder, then link it to its name."""
         return self.put_stream(name, parts)
 
-    def put_stream(self, name: str, chunks: Iterable[Buffer], *, progress: Progress | None = None) -> Stored:
+    def put_stream(
+        self,
+        name: str,
+        chunks: Iterable[Buffer],
+        *,
+        part_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> Stored:
         """Write a temporary file in the same folder, then link it to its name."""
         uri = f"{self._root}/{name}"
         path = self._resolve(uri)
