@@ -16,6 +16,7 @@ _MODEL = "save it and return File(path) from include.xcom"
 _INDEX = "return .to_frame() or .tolist() of it"
 _MASKED = "return .filled(...) of it, or a dict of its .data and .mask"
 _GROUPS = "return the aggregated frame"
+_TABLE = "Table(...) of it from include.xcom, which streams it"
 _CONTEXT = "the context belongs to this task; return the parts of it that you need"
 _ATTRIBUTE = "return a dict, such as vars() of it"
 _SECRET = "a secret does not belong in an XCom; return the id of a connection that holds it"
@@ -86,10 +87,10 @@ _ADVICE = {
     "pandas.core.arrays.base.ExtensionArray": "return pandas.Series(...) or .tolist() of it",
     "pandas.core.groupby.groupby.GroupBy": _GROUPS,
     "pandas.core.window.rolling.BaseWindow": _GROUPS,
-    "polars.lazyframe.frame.LazyFrame": "return .collect() of it",
+    "polars.lazyframe.frame.LazyFrame": f"return .collect() of it, or {_TABLE}",
     "polars.dataframe.group_by.GroupBy": _GROUPS,
-    "pyarrow.lib.RecordBatchReader": "return .read_all() of it",
-    "pyarrow._dataset.Dataset": "return .to_table() of it",
+    "pyarrow.lib.RecordBatchReader": f"return .read_all() of it, or {_TABLE}",
+    "pyarrow._dataset.Dataset": f"return .to_table() of it, or {_TABLE}",
     "pyspark.sql.dataframe.DataFrame": "return .toPandas(), or write a table and return its name",
     "dask.dataframe.core.DataFrame": "return .compute() of it",
     "numpy.ma.MaskedArray": _MASKED,
@@ -108,6 +109,9 @@ _ADVICE = {
     "pydantic.types.SecretStr": _SECRET,
     "pydantic.types.SecretBytes": _SECRET,
     "pydantic.types.Secret": _SECRET,
+    f"{__package__.rpartition('.')[0]}.handles.xcoms.XComHandle": (
+        "it stands for another task's XCom; return its .load(), .table(), or .file()"
+    ),
 }
 
 

@@ -126,7 +126,8 @@ class XComHandle:
             TypeError: It is something else.
         """
         reference = self._reference
-        if reference is None or reference.codec not in {*_FRAME_CODECS, "table"}:
+        is_frame = self.type.endswith(("DataFrame", "Table", "RecordBatch"))
+        if reference is None or not is_frame or reference.codec not in {*_FRAME_CODECS, "table"}:
             raise TypeError(f'XCom "{self._key}" is a {self.type}, not a table: use load()')
         content = self._content(reference)
         if reference.codec == "table":

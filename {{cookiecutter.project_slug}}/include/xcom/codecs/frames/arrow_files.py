@@ -233,8 +233,13 @@ def _parquet_options(table: pa.Table) -> dict[str, Any]:
         leaves = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
         paths = [leaves.column(leaf).path for leaf in range(len(leaves))]
         compression = {path: "NONE" if path in incompressible else "ZSTD" for path in paths}
-    # A payload is read whole and nobody filters row groups, so statistics would serve no one.
-    return {"compression": compression, "use_dictionary": repetitive, "write_statistics": False}
+    return {
+        "compression": compression,
+        "use_dictionary": repetitive,
+        # Nobody filters row groups. Single columns are read and verified, though: see ``XComHandle.table``.
+        "write_statistics": False,
+        "write_page_checksum": True,
+    }
 
 
 def _is_noise(numbers: pa.Buffer) -> bool:
