@@ -163,7 +163,8 @@ def test_stream_is_read_no_further_than_it_is_sent(store: gcs.GCSStore, proxy: F
 
     store.put_stream(NAME, chunks())
 
-    assert max(ahead) <= 8 + 8 + 2
+    # Eight more may have started without being counted at the proxy, and one is being asked for.
+    assert max(ahead) <= 8 + 8 + 3
 
 
 PART_FAULTS = {
