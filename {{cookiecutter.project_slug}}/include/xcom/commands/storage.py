@@ -50,16 +50,18 @@ def checks(
     settings: Settings, api_url: str | None, api_user: str | None
 ) -> list[tuple[str, Callable[[], Iterable[Finding]]]]:
     """Return the checks of the store that the settings name."""
-    # One store for all of them, so that its account is known once it has sent a request.
-    is_directory = settings.bucket.startswith("file://")
-    store = own_store() if is_directory else open_bucket(settings)
-    of_bucket: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-        ("emulator", examine_emulator),
-        ("credentials", lambda: examine_credentials(settings)),
-        ("bucket", lambda: examine_bucket(settings, store)),
-    ]
+    before: list[tuple[str, Callable[[], Iterable[Finding]]]] = []
+    if is_bucket := not settings.bucket.startswith("file://"):
+        before += [("emulator", examine_emulator), ("credentials", lambda: examine_credentials(settings))]
+    try:
+        # One store for all checks, so that its account is known once it has sent a request.
+        store = open_bucket(settings) if is_bucket else own_store()
+    except PayloadError as error:
+        found = Finding("problem", "access", str(error), _reach(settings, error, None))
+        return [*before, ("access", lambda: [found])]
     return [
-        *([] if is_directory else of_bucket),
+        *before,
+        *([("bucket", lambda: examine_bucket(settings, store))] if is_bucket else []),
         ("access", lambda: examine_access(settings, store)),
         ("prefix", lambda: examine_prefix(settings, store, api_url, api_user)),
     ]
@@ -231,7 +233,7 @@ def _reach(settings: Settings, error: PayloadError, store: Any) -> str:
 
 def _member(store: Any) -> str:
     """Return the account of the tasks for a policy; where it is not known, the shell asks for it."""
-    if store.account:
+    if store is not None and store.account:
         return shlex.quote(f"serviceAccount:{store.account}")
     return '"serviceAccount:${ACCOUNT:?set it to the e-mail of the service account that runs the tasks}"'
 
