@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import traceback
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import example_values as values
 import numpy as np
+import pandas as pd
 import pydantic
 import pytest
 from airflow.sdk.bases.xcom import BaseXCom
@@ -259,6 +262,50 @@ def test_value_that_cannot_come_back_is_refused_when_stored(
     assert isinstance(caught.value, TypeError)
     assert caught.value.__cause__ is None
     assert list(payload_folder.iterdir()) == []
+
+
+def _figure() -> Any:
+    return pytest.importorskip("matplotlib.figure", reason="pip install matplotlib").Figure()
+
+
+def _estimator() -> Any:
+    return pytest.importorskip("sklearn.linear_model", reason="pip install scikit-learn").LinearRegression()
+
+
+def _lazy_frame() -> Any:
+    return pytest.importorskip("polars", reason="pip install polars").DataFrame({"a": [1]}).lazy()
+
+
+ADVICE: dict[str, tuple[Callable[[], Any], str]] = {
+    "group-by": (lambda: pd.DataFrame({"a": [1]}).groupby("a"), "return the aggregated frame"),
+    "index": (lambda: pd.Index([1]), r"return \.to_frame\(\) or \.tolist\(\) of it"),
+    "unique": (lambda: pd.Series(["a"], dtype="string").unique(), r"\.tolist\(\) of it"),
+    "categorical": (lambda: pd.Categorical(["a"]), r"return pandas\.Series\(\.\.\.\) or \.tolist"),
+    "lazy-frame": (_lazy_frame, r"return \.collect\(\) of it"),
+    "map": (lambda: map(str, [1]), r"return list\(\.\.\.\) of it"),
+    "filter": (lambda: filter(None, [1]), r"return list\(\.\.\.\) of it"),
+    "zip": (lambda: zip([1], strict=True), r"return list\(\.\.\.\) of it"),
+    "file": (lambda: io.FileIO(os.devnull), r"return File\(path\) from include\.xcom, or its contents"),
+    "connection": (lambda: sqlite3.connect(":memory:"), "return the rows"),
+    "cursor": (lambda: sqlite3.connect(":memory:").cursor(), "return the rows"),
+    "figure": (_figure, "savefig"),
+    "estimator": (_estimator, r"joblib or skops, and return File\(path\)"),
+    "class": (lambda: Path, "return an instance or the name"),
+}
+
+
+@pytest.mark.parametrize(("make", "advice"), ADVICE.values(), ids=ADVICE.keys())
+def test_value_that_no_backend_can_store_is_answered_with_what_to_return(
+    make: Callable[[], Any], advice: str
+) -> None:
+    """The sentence that a colleague would say, within the part of the message that a list of logs shows."""
+    value = make()
+
+    with pytest.raises(UnsupportedTypeError, match=rf"^Cannot store \S+ at value\['a'\]: .*{advice}"):
+        payloads.store({"a": value}, HERE)
+
+    if hasattr(value, "close"):
+        value.close()
 
 
 def test_serialiser_of_a_class_that_fails_is_named_with_its_error() -> None:

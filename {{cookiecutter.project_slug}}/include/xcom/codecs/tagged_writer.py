@@ -7,6 +7,7 @@ import enum
 import json
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -317,11 +318,14 @@ class TaggedWriter:
 
     def _tuple_name(self, kind: type, path: str = "", places: int = 1) -> Any:
         """Return the name of a class of named tuples; None if they come back as tuples."""
-        try:
-            return self._name(kind)
-        except UnsupportedTypeError:
-            self.changes.note(path, type_name(kind), "tuple", places)
-            return None
+        if kind not in self._names:
+            with suppress(UnsupportedTypeError):
+                self._name(kind)
+        name = self._names[kind]
+        if not isinstance(name, UnsupportedTypeError):
+            return name
+        self.changes.note(path, type_name(kind), "tuple", places)
+        return None
 
     def _subclass(self, value: Any, kind: type) -> Any:
         base = next(base for base in _BASES if isinstance(value, base))
