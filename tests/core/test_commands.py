@@ -783,7 +783,8 @@ class TestSweep:
         shown = [part.strip() for part in re.split("[\r\n]", plain) if "objects, " in part]
         assert len(set(shown)) >= 2
         assert re.fullmatch(r"\d+ objects, \d+ per second, \d+ orphans; Dag sales", shown[-1])
-        assert max(map(len, re.split("[\r\n]", plain))) <= 80
+        # Airflow 3.1 logs to the same terminal while it sets its database up.
+        assert max(map(len, shown)) <= 80
         assert said.decode().rstrip("\r\n").endswith("\x1b[2K")
         assert "30 orphans" in out
 
