@@ -152,6 +152,20 @@ def test_part_without_an_exact_form_comes_back_as_from_airflow_with_one_warning(
     assert reference is None or reference.summary["inexact"] == case.places
 
 
+def test_array_keeps_the_type_of_numbers_and_says_that_it_is_no_longer_aligned(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The ``.npy`` format has a name for ``longlong`` and none for alignment; ``==`` sees neither."""
+    structure = np.zeros(2, np.dtype([("a", "i1"), ("b", "f8")], align=True))
+
+    numbers = payloads.load(through_database(payloads.store(np.arange(3, dtype=np.longlong), HERE)))
+    assert numbers.dtype.char == "q"
+    assert "inexact" not in caplog.text
+
+    payloads.store(structure, HERE)
+    assert "comes back inexact: value.dtype: dtype([('a', 'i1'), ('b', '<f8')], align=True) as" in caplog.text
+
+
 @pytest.mark.parametrize("value", [case.value for case in values.INEXACT.values()], ids=values.INEXACT.keys())
 def test_part_without_an_exact_form_is_refused_where_the_deployment_wants_that(
     value: Any, payload_folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import PayloadCorruptError, UnsupportedTypeError
-from .base import Buffer, Encoded
+from .base import Buffer, Change, Encoded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,11 @@ class NumpyCodec:
         is_fortran = value.flags.f_contiguous and not value.flags.c_contiguous
         try:
             description = np.lib.format.dtype_to_descr(dtype)
-            same = np.lib.format.descr_to_dtype(description) == dtype and dtype.metadata is None
+            if isinstance(description, str) and np.dtype(description).char != dtype.char:
+                # longlong, which has the size and so the name of another type.
+                description = ("" if dtype.isnative else dtype.byteorder) + dtype.char
+            described = np.lib.format.descr_to_dtype(description)
+            same = described == dtype and dtype.metadata is None
         except (TypeError, ValueError):
             same = False
         if not same:
@@ -62,7 +66,11 @@ class NumpyCodec:
             "dtype": str(dtype) if len(str(dtype)) <= 80 else f"{str(dtype)[:79]}…",
         }
         parts = [head.getvalue(), _data(value, is_fortran)]
-        return Encoded(self.name, self.version, "npy", "numpy.ndarray", parts, value.nbytes, summary)
+        # Equal, with all offsets: only the word "aligned" and names of fields' C types are not kept.
+        changes = () if repr(described) == repr(dtype) else (Change(".dtype", repr(dtype), repr(described)),)
+        return Encoded(
+            self.name, self.version, "npy", "numpy.ndarray", parts, value.nbytes, summary, changes
+        )
 
     def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> np.ndarray[Any, Any]:
         """Decode; the array shares the payload's memory where that is aligned."""
