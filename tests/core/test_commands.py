@@ -1183,6 +1183,46 @@ def test_table_shows_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> N
     assert (output.format_age(90), output.format_age(3 * 86_400)) == ("2 min", "3 d")
 
 
+@pytest.mark.parametrize("words", [["ls", "sales", RUN], ["sweep"], ["doctor"]], ids=lambda words: words[0])
+def test_output_survives_a_pipe_that_is_closed(words: list[str], airflow: FakeAirflow) -> None:
+    """As by ``| head -1``: no traceback, and nothing of Python's own complaint at the end."""
+    for number in range(50):
+        store(b"x", f"task_{number}")
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "include.xcom", *words],
+        cwd=PROJECT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_output_survives_a_terminal_of_ascii(airflow: FakeAirflow) -> None:
+    """Ids in any script come out as escapes, and the table is as readable as it can be."""
+    store(b"x" * 2000, "загрузка", dag="sales")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "include.xcom", "ls", "sales", RUN],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert r"\u0437\u0430\u0433" in done.stdout
+    assert done.stdout.isascii()
+
+
 def test_metrics_are_sent_when_they_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes and seconds of a store and a load; nothing where [metrics] is off."""
     sent = []
