@@ -105,19 +105,25 @@ def environment(home: Path, port: int) -> dict[str, str]:
     }
 
 
-def start(home: Path) -> AirflowServer:
-    """Make a database and start a server; wait until it answers."""
+def start(home: Path, apps: str = "core", more: dict[str, str] | None = None) -> AirflowServer:
+    """Make a database and start a server; wait until it answers.
+
+    Args:
+        home: An empty folder.
+        apps: ``core`` is for people, ``all`` for tasks too.
+        more: Settings in addition to ``environment``.
+    """
     (home / "dags").mkdir()
     (home / "passwords.json").write_text(json.dumps({USERNAME: PASSWORD}))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    variables = environment(home, port)
+    variables = environment(home, port) | (more or {})
     command = [sys.executable, "-m", "airflow"]
     subprocess.run([*command, "db", "migrate"], env=variables, cwd=home, capture_output=True, check=True)
     log = home / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "api-server", "--host", "127.0.0.1", "--port", str(port), "--apps", "core"],
+            [*command, "api-server", "--host", "127.0.0.1", "--port", str(port), "--apps", apps],
             env=variables,
             cwd=home,
             stdout=output,
