@@ -203,7 +203,8 @@ def test_keys_that_would_become_one_are_refused() -> None:
         def __eq__(self, other: object) -> bool:
             return self is other
 
-    for value in ({Key("a"): 1, Key("a"): 2}, {Key("a"), Key("a")}):
+    pair, members = {Key("a"): 1, Key("a"): 2}, {Key("a"), Key("a")}
+    for value in (pair, members, [Key("b"), pair], [Key("b"), members]):
         with pytest.raises(UnsupportedTypeError, match="two of its keys or members would become one"):
             payloads.store(value, HERE)
 

@@ -1,62 +1,71 @@
-"""Keep track of what does not come back exactly while a value is written, by the types before and after."""
+"""Keep track of the place in a value that is being written, and of what does not come back exactly."""
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from .base import Change
 
-__all__ = ["Changes", "as_attribute", "shown_key"]
+__all__ = ["ATTRIBUTES", "MEMBER", "Changes", "Saved"]
+
+MEMBER = object()
+"""Step to a member of a set, which has neither key nor position."""
+ATTRIBUTES = object()
+"""Step to an instance's attributes: the key that follows is shown as ``.name``."""
+
+Saved: TypeAlias = "tuple[dict[tuple[str, str], Change], int, list[object]]"
 
 
 class Changes:
-    """The changes within one value; their paths grow as the writer returns from the depth of it."""
+    """The changes within one value.
+
+    Attributes:
+        path: Keys and positions that lead to the part that is being written. The writer pushes and pops;
+            after an error they lead to the part that raised it.
+        count: Number of parts that do not come back exactly.
+    """
 
     def __init__(self) -> None:
+        self.path: list[object] = []
+        self.count = 0
         self._found: dict[tuple[str, str], Change] = {}
 
-    def __len__(self) -> int:
-        return len(self._found)
+    def place(self) -> str:
+        """Return the path in Python notation: ``['lines'][3].price``."""
+        text, before = "", None
+        for step in self.path:
+            if step is MEMBER:
+                text += "{...}"
+            elif before is ATTRIBUTES:
+                text += f".{step}"
+            elif step is not ATTRIBUTES:
+                shown = repr(step)
+                text += f"[{shown}]" if len(shown) <= 60 else f"[{shown[:59]}…]"
+            before = step
+        return text
 
     def note(self, path: str, before: str, after: str, places: int = 1) -> None:
-        """Add a change; of one kind, the path of the first is kept and the others are counted."""
+        """Add a change at ``path`` below the current place.
+
+        Of changes between the same two types, the path of the first is kept and the others are counted.
+        """
+        self.count += places
         known = self._found.get((before, after))
-        if known is not None:
-            path, places = known.path, known.places + places
-        self._found[before, after] = Change(path, before, after, places)
+        if known is None:
+            change = Change(f"{self.place()}{path}", before, after, places)
+        else:
+            change = known._replace(places=known.places + places)
+        self._found[before, after] = change
 
-    def place(self, known: int, inside: str) -> int:
-        """Put a place before the paths of all but the first ``known`` changes; return how many there are."""
-        for kind, change in list(self._found.items())[known:]:
-            self._found[kind] = change._replace(path=f"{inside}{change.path}")
-        return len(self._found)
+    def save(self) -> Saved:
+        """Return what ``restore`` needs to come back to this state."""
+        return dict(self._found), self.count, list(self.path)
 
-    def turn_into_attributes(self, known: int) -> None:
-        """Write the first key in the paths of all but the first ``known`` changes as an attribute."""
-        for kind, change in list(self._found.items())[known:]:
-            self._found[kind] = change._replace(path=as_attribute(change.path))
-
-    def copy(self) -> Changes:
-        """Return an independent copy."""
-        copied = Changes()
-        copied._found = dict(self._found)
-        return copied
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Changes) and other._found == self._found
-
-    __hash__ = None  # type: ignore[assignment]
+    def restore(self, saved: Saved) -> None:
+        """Forget what was noted since a state was saved, and return to its place."""
+        self._found, self.count = dict(saved[0]), saved[1]
+        self.path[:] = saved[2]
 
     def as_tuple(self) -> tuple[Change, ...]:
         """Return all changes."""
         return tuple(self._found.values())
-
-
-def shown_key(key: object) -> str:
-    """Return a key for a path."""
-    text = repr(key)
-    return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def as_attribute(path: str) -> str:
-    """Turn ``['lines'][3]`` into ``.lines[3]``."""
-    head, _, rest = path[2:].partition("']")
-    return f".{head}{rest}" if path.startswith("['") else path

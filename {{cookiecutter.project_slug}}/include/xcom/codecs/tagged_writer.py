@@ -15,7 +15,7 @@ from ..errors import UnsupportedTypeError
 from . import instances
 from .advice import advice_for
 from .base import Attachments, Codec, Encoded, type_name
-from .changes import Changes, as_attribute, shown_key
+from .changes import ATTRIBUTES, MEMBER, Changes, Saved
 from .classes import class_node, serde
 from .equality import difference
 from .plain_json import json_parts
@@ -100,53 +100,59 @@ class TaggedWriter:
             raise UnsupportedTypeError(
                 "it contains itself, or is nested too deep; about 900 levels can be stored"
             ) from None
+        except UnsupportedTypeError as error:
+            error.path = f"{self.changes.place()}{error.path}"
+            raise
 
     def _node(self, value: Any) -> Any:
         # One Python frame per level of nesting and no comprehension (a frame of its own before
         # Python 3.12): 500 levels must fit below the interpreter's limit of 1000. Scalars are told
         # apart within the loops: a call for each would take three times as long.
         kind = type(value)
-        at: Any = ""
-        known = before = len(self.changes)
-        try:
-            if kind is dict:
-                plain: dict[str, Any] = {}
-                for at, item in value.items():
-                    if type(at) is not str or at.startswith("$"):
-                        return {"$dict": self._pairs(value)}
-                    inner = type(item)
-                    if inner in _AS_IS or (inner is float and item - item == 0.0):
-                        plain[at] = item
-                    elif inner is int and -_LARGEST_PLAIN_INT <= item < _LARGEST_PLAIN_INT:
-                        plain[at] = item
-                    else:
-                        plain[at] = self._node(item)
-                        if len(self.changes) > known:
-                            known = self.changes.place(known, f"[{shown_key(at)}]")
-                return plain
-            tag = _SEQUENCES.get(kind)
-            if tag is not None:
-                if kind is list and len(value) >= _TABLE_ROWS:
-                    table = self._table(value)
-                    if table is not None:
-                        return table
-                items: list[Any] = []
-                for item in value:
-                    inner = type(item)
-                    if inner in _AS_IS or (inner is float and item - item == 0.0):
-                        items.append(item)
-                    elif inner is int and -_LARGEST_PLAIN_INT <= item < _LARGEST_PLAIN_INT:
-                        items.append(item)
-                    else:
-                        at = len(items)
-                        items.append(self._node(item))
-                        if len(self.changes) > known:
-                            known = self.changes.place(known, f"[{at}]" if kind in _ORDERED else "{...}")
-                return self._sequence(items, kind, tag, known > before)
-        except UnsupportedTypeError as error:
-            inside = f"[{shown_key(at)}]" if kind not in _SEQUENCES or kind in _ORDERED else "{...}"
-            error.path = f"{inside}{error.path}"
-            raise
+        path = self.changes.path
+        if kind is dict:
+            plain: dict[str, Any] = {}
+            for key, item in value.items():
+                if type(key) is not str or key.startswith("$"):
+                    return {"$dict": self._pairs(value)}
+                inner = type(item)
+                if (
+                    inner in _AS_IS
+                    or (inner is float and item - item == 0.0)
+                    or (inner is int and -_LARGEST_PLAIN_INT <= item < _LARGEST_PLAIN_INT)
+                ):
+                    plain[key] = item
+                else:
+                    path.append(key)
+                    plain[key] = self._node(item)
+                    path.pop()
+            return plain
+        tag = _SEQUENCES.get(kind)
+        if tag is not None:
+            if kind is list and len(value) >= _TABLE_ROWS:
+                table = self._table(value)
+                if table is not None:
+                    return table
+            count = self.changes.count
+            items: list[Any] = []
+            for item in value:
+                inner = type(item)
+                if (
+                    inner in _AS_IS
+                    or (inner is float and item - item == 0.0)
+                    or (inner is int and -_LARGEST_PLAIN_INT <= item < _LARGEST_PLAIN_INT)
+                ):
+                    items.append(item)
+                else:
+                    path.append(len(items) if kind in _ORDERED else MEMBER)
+                    items.append(self._node(item))
+                    path.pop()
+            if kind not in _ORDERED:
+                # Not in the order of the process's hash seed.
+                items.sort(key=None if set(map(type, items)) in ({str}, {int}) else to_text)
+                if self.changes.count > count:
+                    _refuse_collisions(items)
+            return items if kind is list else {tag: items}
         if kind in _AS_IS or (kind is int and -_LARGEST_PLAIN_INT <= value < _LARGEST_PLAIN_INT):
             return value
         if kind is float and value - value == 0.0:
@@ -158,32 +164,22 @@ class TaggedWriter:
 
     # ------------------------------------------------------------------------------------ containers
 
-    def _sequence(self, items: list[Any], kind: type, tag: str, have_changed: bool) -> Any:
-        if kind not in _ORDERED:
-            # Not in the order of the process's hash seed.
-            items.sort(key=None if set(map(type, items)) in ({str}, {int}) else to_text)
-            if have_changed:
-                _refuse_collisions(items)
-        return items if kind is list else {tag: items}
-
     def _pairs(self, value: dict[Any, Any]) -> list[list[Any]]:
-        pairs = []
-        known = before = len(self.changes)
-        for at, item in value.items():
-            try:
-                pairs.append([self._key(at), self._node(item)])
-            except UnsupportedTypeError as error:
-                error.path = f"[{shown_key(at)}]{error.path}"
-                raise
-            known = self.changes.place(known, f"[{shown_key(at)}]")
-        if known > before:
+        pairs, count = [], self.changes.count
+        for key, item in value.items():
+            self.changes.path.append(key)
+            pairs.append([self._key(key), self._node(item)])
+            self.changes.path.pop()
+        if self.changes.count > count:
             _refuse_collisions([key for key, _ in pairs])
         return pairs
 
     def _key(self, key: Any) -> Any:
+        depth = len(self.changes.path)
         try:
             return self._node(key)
         except UnsupportedTypeError:
+            del self.changes.path[depth:]
             self.changes.note("", type_name(type(key)), "str")  # As Airflow's default does with every key.
             return str(key)
 
@@ -232,9 +228,11 @@ class TaggedWriter:
             return rule
 
         def write(value: Any, kind: Any) -> Any:
+            depth = len(self.changes.path)
             try:
                 return rule(value, kind)
             except UnsupportedTypeError:
+                del self.changes.path[depth:]
                 raise UnsupportedTypeError(advice, type=type_name(kind)) from None
 
         return write
@@ -353,29 +351,34 @@ class TaggedWriter:
             self._dataclasses -= is_dataclass
 
     def _exact_or_remade(self, value: Any, kind: Any, name: Any) -> Any:
-        parts, changes = len(self.parts), self.changes.copy()
+        before = self._save()
         problem = None
         try:
             node = self._state(value, kind, name)
-            if self.changes == changes or not instances.is_model(kind):
+            if self.changes.count == before[1][1] or not instances.is_model(kind):
                 return node
         except UnsupportedTypeError as error:
             problem = error
         # A model may come back exactly through validation where its parts alone do not: a class in it
         # need not be permitted.
-        inexact = self.parts[parts:], self.changes
-        del self.parts[parts:]
-        self.changes = changes
+        inexact = self._save()
+        self._restore(before)
         remade, is_same = self._remade(value, kind, name)
         if remade is not None and (is_same or problem is not None):
             if not is_same:
                 self.changes.note("", type_name(kind), f"{type_name(kind)} as its constructor makes it")
             return remade
+        self._restore(inexact)
         if problem is not None:
             raise problem
-        self.parts += inexact[0]
-        self.changes = inexact[1]
         return node
+
+    def _save(self) -> tuple[list[tuple[str, Encoded]], Saved]:
+        return list(self.parts), self.changes.save()
+
+    def _restore(self, saved: tuple[list[tuple[str, Encoded]], Saved]) -> None:
+        self.parts = list(saved[0])
+        self.changes.restore(saved[1])
 
     def _state(self, value: Any, kind: Any, name: Any) -> Any:
         state = instances.state_of(value)
@@ -398,13 +401,9 @@ class TaggedWriter:
         return {"$model": content}
 
     def _attributes(self, state: dict[str, Any]) -> Any:
-        known = len(self.changes)
-        try:
-            node = self._node(state)
-        except UnsupportedTypeError as error:
-            error.path = as_attribute(error.path)
-            raise
-        self.changes.turn_into_attributes(known)
+        self.changes.path.append(ATTRIBUTES)
+        node = self._node(state)
+        self.changes.path.pop()
         return node
 
     def _remade(self, value: Any, kind: Any, name: Any) -> tuple[Any, bool]:
@@ -412,14 +411,11 @@ class TaggedWriter:
 
         The node is None if there is none.
         """
-        parts, changes = len(self.parts), self.changes.copy()
         try:
             fields = instances.to_fields(value)
             made = instances.from_fields(kind, fields)
             return {"$made": [name, self._node(fields)]}, difference(value, made) is None
         except Exception:  # Constructors of others raise anything.
-            del self.parts[parts:]
-            self.changes = changes
             return None, False
 
     def _serialized(self, value: Any, kind: Any) -> Any:
