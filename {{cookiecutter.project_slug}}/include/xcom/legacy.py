@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from . import codecs
 from .errors import (
     PayloadCorruptError,
     PayloadError,
@@ -78,10 +77,12 @@ def load_legacy(row: str) -> Any:
     try:
         if stored.size > limit:
             raise PayloadTooLargeError(f"it is {stored.size} bytes and the limit is {limit}")
-        payload = store.get(_reference(stored))
+        data = bytes(store.get(_reference(stored)))
         if is_blog:
-            return codecs.decode(payload, "legacy-json", 1, "any", limit)
-        return _decode(payload, _OBJECT_STORAGE.fullmatch(row), limit)
+            return _parsed(data)
+        from airflow.utils.json import XComDecoder
+
+        return _parsed(_expanded(data, row, limit), XComDecoder)
     except PayloadError as error:
         raise explained(error, uri, stored.generation, stored.size) from error.__cause__
 
@@ -107,24 +108,25 @@ def _uri_of(row: str, settings: Settings) -> str:
 
 def _reference(stored: Stored) -> PayloadReference:
     return PayloadReference(
-        stored.uri, "any", stored.size, stored.size, "legacy-json", 1, stored.crc32c, stored.generation
+        stored.uri, "any", stored.size, stored.size, "json", 1, stored.crc32c, stored.generation
     )
 
 
-def _decode(payload: memoryview, name: re.Match[str] | None, limit: int) -> Any:
-    from airflow.utils.json import XComDecoder
-
-    suffix = (name[1] if name else None) or ""
-    data = bytes(payload) if suffix in ("", ".json") else _expand(bytes(payload), suffix, limit)
+def _parsed(data: bytes, decoder: type[json.JSONDecoder] | None = None) -> Any:
     try:
-        return json.loads(data, cls=XComDecoder)
+        return json.loads(data, cls=decoder)
     except ImportError as error:  # A class that is not permitted or not there.
         raise UnsupportedTypeError(str(error)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PayloadCorruptError(f"it is not JSON: {error}") from error
 
 
-def _expand(data: bytes, suffix: str, limit: int) -> bytes:
+def _expanded(data: bytes, row: str, limit: int) -> bytes:
+    """Return the bytes of a file, which is compressed if its name in a row says so."""
+    name = _OBJECT_STORAGE.fullmatch(row)
+    suffix = name[1] if name else None
+    if suffix in (None, ".json"):
+        return data
     # Imported here, because hardly any task comes this way.
     import bz2
     import gzip

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import PayloadCorruptError, UnsupportedTypeError
 from .base import Codec, Encoded
 from .inline import Inline, from_row, survives_database, to_row
-from .plain_json import JsonCodec, LegacyJsonCodec, json_parts
+from .plain_json import JsonCodec, json_parts
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -34,7 +34,6 @@ _CODECS: dict[str, tuple[str, str, str]] = {
 }
 _BY_PACKAGE = {package: name for name, (package, _, _) in _CODECS.items()}
 
-_PLAIN_CODECS: dict[str, Codec] = {"json": JsonCodec(), "legacy-json": LegacyJsonCodec()}
 _PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 
 
@@ -74,7 +73,7 @@ def _plain(
 ) -> Inline | Encoded:
     if sum(len(part) for part in parts) <= settings.threshold_bytes and survives_database(value):
         return Inline(value, changes)
-    return JsonCodec().encode_parts(value, parts)._replace(changes=changes)
+    return JsonCodec().encode(value, parts)._replace(changes=changes)
 
 
 def decode(
@@ -145,7 +144,7 @@ def find(name: str, version: int = 1) -> Codec:
     Raises:
         PayloadCorruptError: There is none.
     """
-    found = _tagged("parquet") if name == "tagged-json" else _PLAIN_CODECS.get(name) or _codec(name)
+    found = _codec(name)
     if not 1 <= version <= found.version:
         raise PayloadCorruptError(
             f"codec {name!r} here reads versions 1 to {found.version}, the payload has version {version}: "
@@ -169,6 +168,10 @@ def _codec_for(kind: type, frame_format: str) -> Codec | None:
 
 @cache
 def _codec(name: str, frame_format: str = "parquet") -> Codec:
+    if name == "json":
+        return JsonCodec()
+    if name == "tagged-json":
+        return _tagged(frame_format)
     if name not in _CODECS:
         raise PayloadCorruptError(
             f"the payload was written by codec {name!r}; known here are {', '.join(names())}"

@@ -27,22 +27,8 @@ def compress(parts: list[Buffer]) -> list[Buffer]:
 
 
 def decompress(payload: Buffer, max_bytes: int) -> bytes:
-    """Decompress one whole frame.
-
-    Raises:
-        PayloadTooLargeError: The frame says that it holds more than ``max_bytes``.
-        PayloadCorruptError: It is no frame, is cut, or holds something else than it says.
-    """
-    import zstandard
-
-    try:
-        size = _content_size(payload, max_bytes)
-        # Reads no further than the size in the frame's head, which was checked above.
-        text = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise PayloadCorruptError(f"the payload is not a whole zstd frame: {error}") from error
-    _check(len(text), size)
-    return text
+    """Decompress one whole frame; raises as ``decompressed``."""
+    return b"".join(decompressed(payload, max_bytes))
 
 
 def decompressed(payload: Buffer, max_bytes: int) -> Iterator[bytes]:
@@ -58,7 +44,10 @@ def decompressed(payload: Buffer, max_bytes: int) -> Iterator[bytes]:
     try:
         size = _content_size(payload, max_bytes)
         if size <= _CHUNK_BYTES:
-            yield decompress(payload, max_bytes)
+            # Reads no further than the size in the frame's head, which was checked above.
+            text = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+            _check(len(text), size)
+            yield text
             return
         # Across frames, so that what follows the first one is an error and not passed over.
         with zstandard.ZstdDecompressor().stream_reader(payload, read_across_frames=True) as reader:

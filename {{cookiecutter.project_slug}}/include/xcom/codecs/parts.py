@@ -17,9 +17,13 @@ class PartsFile(io.RawIOBase):
     """A write-only file that keeps large writes as they are, without a copy.
 
     What is written must not change afterwards.
+
+    Attributes:
+        size: Bytes written so far.
     """
 
     def __init__(self) -> None:
+        self.size = 0
         self._parts: list[Buffer] = []
         self._small = bytearray()
 
@@ -30,6 +34,7 @@ class PartsFile(io.RawIOBase):
     def write(self, data: Buffer) -> int:  # type: ignore[override]
         """Take the next bytes of the file."""
         view = memoryview(data).cast("B")
+        self.size += len(view)
         if len(view) < _JOIN_BELOW:
             self._small += view
         if len(view) >= _JOIN_BELOW or len(self._small) >= _JOIN_UP_TO:

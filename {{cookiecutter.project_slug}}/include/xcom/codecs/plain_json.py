@@ -14,7 +14,6 @@ a quarter less time, and flat from 1 to 256 MB).
 from __future__ import annotations
 
 import gc
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,7 @@ from ..errors import PayloadCorruptError
 from .base import Buffer, Encoded
 from .compression import compress, decompress, decompressed
 
-__all__ = ["JsonCodec", "LegacyJsonCodec", "gc_paused", "json_parts"]
+__all__ = ["JsonCodec", "gc_paused", "json_parts"]
 
 # In MessagePack a float is 0xCB and eight bytes, and those of infinities and NaN begin with twelve
 # set bits after the sign. UTF-8 has none of these sequences; an integer may, hence the second look.
@@ -43,14 +42,15 @@ class JsonCodec:
     version: ClassVar[int] = 1
     types: ClassVar[tuple[str, ...]] = ()  # Found by ``json_parts``, not by type: see ``codecs.encode``.
 
-    def encode(self, value: Any) -> Encoded:
-        """Encode a value that ``json_parts`` takes."""
-        parts = json_parts(value)
-        assert parts is not None, "json_parts refuses this value"
-        return self.encode_parts(value, parts)
+    def encode(self, value: Any, parts: list[Buffer] | None = None) -> Encoded:
+        """Encode a value that ``json_parts`` takes.
 
-    def encode_parts(self, value: Any, parts: list[Buffer]) -> Encoded:
-        """Encode a value whose text is known already."""
+        Args:
+            value: The value.
+            parts: Its text, if that is known already.
+        """
+        parts = json_parts(value) if parts is None else parts
+        assert parts is not None, "json_parts refuses this value"
         kind = type(value).__name__
         summary: dict[str, int | str] = {"items": len(value)} if kind in ("dict", "list") else {}
         if kind == "str":
@@ -71,25 +71,6 @@ class JsonCodec:
                 return orjson.loads(decompress(payload, max_bytes))
             except orjson.JSONDecodeError as error:
                 raise PayloadCorruptError(f"the payload is not JSON: {error}") from error
-
-
-class LegacyJsonCodec:
-    """Reads uncompressed JSON, as the backend of 2023 wrote it; writes nothing."""
-
-    name: ClassVar[str] = "legacy-json"
-    version: ClassVar[int] = 1
-    types: ClassVar[tuple[str, ...]] = ()
-
-    def encode(self, value: Any) -> Encoded:
-        """Refuse: no new payload is of this form."""
-        raise NotImplementedError("legacy payloads are only read")
-
-    def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> Any:
-        """Decode with the standard library, which takes NaN as the old backend wrote it."""
-        try:
-            return json.loads(bytes(payload))
-        except (ValueError, RecursionError) as error:
-            raise PayloadCorruptError(f"the payload is not JSON: {error}") from error
 
 
 @contextmanager

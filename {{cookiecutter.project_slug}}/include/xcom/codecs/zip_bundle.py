@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from ..errors import PayloadCorruptError
 from .base import Buffer
+from .parts import PartsFile
 
 __all__ = ["is_bundle", "pack", "unpack"]
 
@@ -29,7 +30,7 @@ def is_bundle(payload: memoryview) -> bool:
 
 def pack(members: Iterable[tuple[str, list[Buffer]]]) -> list[Buffer]:
     """Return the bytes of a zip file, as parts that share the members' memory."""
-    sink = _Sink()
+    sink = PartsFile()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for name, parts in members:
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -44,7 +45,7 @@ def pack(members: Iterable[tuple[str, list[Buffer]]]) -> list[Buffer]:
             with archive.open(info, "w") as member:
                 for part in parts:
                     member.write(part)
-    return sink.parts
+    return sink.parts()
 
 
 def unpack(payload: memoryview) -> Mapping[str, memoryview]:
@@ -71,37 +72,12 @@ def unpack(payload: memoryview) -> Mapping[str, memoryview]:
     return members
 
 
-class _Sink(io.RawIOBase):
-    """A write-only stream that keeps what it is given, by reference."""
-
-    def __init__(self) -> None:
-        self.parts: list[Buffer] = []
-        self.size = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Buffer) -> int:  # type: ignore[override]
-        self.parts.append(data)
-        self.size += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: zipfile flushes after it has closed a member."""
-
-
 class _View(io.RawIOBase):
     """A readable, seekable stream over a memoryview, without a copy of it."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
         self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
