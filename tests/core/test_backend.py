@@ -230,6 +230,21 @@ def test_payload_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch) -> 
             pull(row)
 
 
+def test_payload_that_expands_over_the_limit_is_not_even_asked_for(
+    payload_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the reference: not every library tells the size of compressed text before it decodes it."""
+    polars = pytest.importorskip("polars")
+    row = push(polars.DataFrame({"a": ["x" * 1000] * 1000}))
+    (name,) = files(payload_folder)
+    (payload_folder / name).unlink()
+    configure(monkeypatch, max_payload_bytes="100000")
+
+    with pytest.raises(PayloadTooLargeError, match=r"expands to 1\d{6}, and the limit is 100000") as caught:
+        pull(row)
+    assert (caught.value.limit, row["__data__"]["bytes"] < 100_000) == (100_000, True)
+
+
 def test_missing_directory_says_how_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bucket that is not there is an error and not a surprise."""
     configure(monkeypatch, bucket=(tmp_path / "lost").as_uri())

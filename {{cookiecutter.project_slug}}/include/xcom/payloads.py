@@ -242,8 +242,14 @@ def _follow(reference: PayloadReference, payload_store: Store) -> Any:
     limit = load_settings().max_payload_bytes
     started = time.monotonic()
     try:
-        if reference.bytes > limit:
-            raise PayloadTooLargeError(f"it is {reference.bytes} bytes and the limit is {limit}")
+        # Also what it expands to, which polars does not tell of compressed text before it is decoded.
+        largest = max(reference.bytes, reference.raw_bytes)
+        if largest > limit:
+            raise PayloadTooLargeError(
+                f"it is {reference.bytes} bytes, expands to {reference.raw_bytes}, and the limit is {limit}",
+                size=largest,
+                limit=limit,
+            )
         payload = payload_store.get(reference)
         value = codecs.decode(
             payload, reference.codec, reference.codec_version, reference.type, limit, _handle_of_node

@@ -70,8 +70,8 @@ class PolarsCodec:
     ) -> pl.DataFrame | pl.Series:
         """Decode what ``encode`` wrote; see ``Codec.decode``.
 
-        The sizes of flat columns are checked before they are decoded; text that is compressed well
-        can exceed ``max_bytes``, as polars does not tell its size.
+        The sizes of flat columns are checked before they are decoded; polars does not tell that of text
+        (``payloads.load`` goes by the reference's ``raw_bytes``).
         """
         with foreign_errors():
             frame = _read(payload, max_bytes)
