@@ -21,7 +21,9 @@ viewer, the commands, and the reference page all show the same words.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
+from types import MappingProxyType
 from typing import ClassVar, TypeVar
 
 __all__ = [
@@ -59,21 +61,27 @@ class PayloadError(Exception):
 
     Args:
         message: Text for people. The only positional argument, because unpickling passes just that.
-        uri: Object that the error is about.
-        generation: Generation of that object.
+        facts: Values of attributes that the class declares.
 
     Attributes:
+        uri: Object that the error is about.
+        generation: Generation of that object.
         index: Position of the failing row, set by ``payloads.load_many``.
     """
 
     title: ClassVar[str] = "XCom payload error"
     advice: ClassVar[str] = ""
 
-    def __init__(self, message: str, *, uri: str | None = None, generation: str | None = None) -> None:
+    uri: str | None = None
+    generation: str | None = None
+    index: int | None = None
+
+    def __init__(self, message: str, **facts: object) -> None:
         super().__init__(message)
-        self.uri = uri
-        self.generation = generation
-        self.index: int | None = None
+        for name, fact in facts.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no fact {name!r}")
+            setattr(self, name, fact)
 
     def reworded(self: _E, message: str) -> _E:
         """Return a copy with another message and the same facts."""
@@ -112,12 +120,9 @@ class PayloadCorruptError(PayloadError):
 class PayloadTooLargeError(PayloadError):
     """The payload is over the limit. Nothing was uploaded, or decoding stopped.
 
-    Args:
-        message: Text for people.
+    Attributes:
         size: Bytes of the payload.
         limit: Bytes allowed.
-        uri: Object that the error is about.
-        generation: Generation of that object.
     """
 
     title = "XCom payload is too large"
@@ -126,46 +131,23 @@ class PayloadTooLargeError(PayloadError):
         "from the task"
     )
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        size: int | None = None,
-        limit: int | None = None,
-        uri: str | None = None,
-        generation: str | None = None,
-    ) -> None:
-        super().__init__(message, uri=uri, generation=generation)
-        self.size = size
-        self.limit = limit
+    size: int | None = None
+    limit: int | None = None
 
 
 class UnsupportedTypeError(PayloadError, TypeError):
     """The value, or its payload, has a type that cannot be used here. Nothing was uploaded or made.
 
-    Args:
-        message: Text for people.
+    Attributes:
         path: Place within the value in Python notation: ``"['price'][2]"``, ``".index"``, ``""`` for
             the value itself.
         type: Full name of the type at that place.
-        uri: Object that the error is about, when a stored payload cannot be read here.
-        generation: Generation of that object.
     """
 
     title = "XCom value cannot be made here"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        path: str = "",
-        type: str | None = None,
-        uri: str | None = None,
-        generation: str | None = None,
-    ) -> None:
-        super().__init__(message, uri=uri, generation=generation)
-        self.path = path
-        self.type = type
+    path: str = ""
+    type: str | None = None
 
 
 class ReferenceNotAllowedError(PayloadError):
@@ -188,12 +170,9 @@ class SourceFileError(PayloadError, OSError):
 class TemporarySpaceError(PayloadError):
     """A temporary file cannot be written: the disk has no room for it, or the directory is not writable.
 
-    Args:
-        message: Text for people.
+    Attributes:
         needed: Bytes of the file.
         free: Bytes free on the disk.
-        uri: Object that was to be downloaded.
-        generation: Generation of that object.
     """
 
     title = "No room for a temporary file"
@@ -201,31 +180,18 @@ class TemporarySpaceError(PayloadError):
         "Point [gcs_xcom] temporary_directory to a larger disk, or read the handle without downloading it"
     )
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        needed: int | None = None,
-        free: int | None = None,
-        uri: str | None = None,
-        generation: str | None = None,
-    ) -> None:
-        super().__init__(message, uri=uri, generation=generation)
-        self.needed = needed
-        self.free = free
+    needed: int | None = None
+    free: int | None = None
 
 
 class StoreUnavailableError(PayloadError):
     """The store cannot be used: no permission, no bucket, no space, or no answer in time.
 
-    Args:
-        message: Text for people.
+    Attributes:
         status: HTTP status of the last answer.
         conn_id: Airflow connection whose credentials do not work.
         permission: Permission that the account lacks by the server's word, such as
             ``storage.objects.create``; None for any other cause.
-        uri: Object that the error is about.
-        generation: Generation of that object.
     """
 
     title = "XCom store is unavailable"
@@ -233,33 +199,19 @@ class StoreUnavailableError(PayloadError):
         "Check that the store can be reached from here, with the connection and permissions that tasks have"
     )
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        conn_id: str | None = None,
-        permission: str | None = None,
-        uri: str | None = None,
-        generation: str | None = None,
-    ) -> None:
-        super().__init__(message, uri=uri, generation=generation)
-        self.status = status
-        self.conn_id = conn_id
-        self.permission = permission
+    status: int | None = None
+    conn_id: str | None = None
+    permission: str | None = None
 
 
 class SettingsError(PayloadError, ValueError):
     """One or more settings of ``[gcs_xcom]`` are missing or invalid. The message names all of them.
 
-    Args:
-        message: Text for people.
+    Attributes:
         problems: What is wrong, by the name of the setting.
     """
 
     title = "XCom backend is not configured"
     advice = "Correct the settings; API server, scheduler, and workers need the same ones"
 
-    def __init__(self, message: str, *, problems: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.problems = problems or {}
+    problems: Mapping[str, str] = MappingProxyType({})

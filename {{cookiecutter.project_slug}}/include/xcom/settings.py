@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -97,8 +98,7 @@ class Settings:
         Raises:
             SettingsError: Its attribute ``problems`` lists them.
         """
-        problems = dict(_problems(self))
-        if problems:
+        if problems := dict(_problems(self)):
             raise _settings_error(problems)
 
     @property
@@ -224,12 +224,13 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+_SWITCH = dict.fromkeys(("true", "1", "on", "yes"), True) | dict.fromkeys(("false", "0", "off", "no"), False)
+
+
 def _switch(text: str) -> bool:
-    words = {"true": True, "1": True, "on": True, "yes": True}
-    words |= {"false": False, "0": False, "off": False, "no": False}
-    if text.lower() not in words:
+    if text.lower() not in _SWITCH:
         raise ValueError("allowed are true and false")
-    return words[text.lower()]
+    return _SWITCH[text.lower()]
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -258,71 +259,58 @@ _PARSERS: dict[str, Any] = {
 }
 
 
-def _problems(settings: Settings) -> list[tuple[str, str]]:
-    found = []
-    bucket = settings.bucket
+def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the names of settings that cannot work, and what is wrong with them."""
+    bucket, prefix, folder = settings.bucket, settings.prefix, settings.temporary_directory
     if not bucket:
-        found.append(
-            (
-                "bucket",
-                f"is empty, and there is no Airflow Variable {BUCKET_VARIABLE}; allowed is the name of a "
-                "GCS bucket, for example acme-xcom, or file:///absolute/path for one machine",
-            )
+        yield (
+            "bucket",
+            f"is empty, and there is no Airflow Variable {BUCKET_VARIABLE}; allowed is the name of a GCS bucket, "
+            "for example acme-xcom, or file:///absolute/path for one machine",
         )
     elif bucket.startswith("file:"):
-        path = _path_of(bucket)
-        if not path or not os.path.isabs(path):
-            found.append(("bucket", f"is {bucket!r}; a directory needs three slashes: file:///absolute/path"))
+        if not os.path.isabs(_path_of(bucket)):
+            yield "bucket", f"is {bucket!r}; a directory needs three slashes: file:///absolute/path"
     elif not _is_bucket_name(bucket):
-        found.append(
-            (
-                "bucket",
-                f"is {bucket!r}; allowed are 3 to 63 lower-case letters, digits, '-', '_' and '.', with a "
-                "letter or digit at both ends, for example acme-xcom",
-            )
+        yield (
+            "bucket",
+            f"is {bucket!r}; allowed are 3 to 63 lower-case letters, digits, '-', '_' and '.', with a letter or "
+            "digit at both ends, for example acme-xcom",
         )
-    prefix = settings.prefix
-    folders = prefix.split("/") if prefix else []
-    if len(prefix) > 200 or not all(_PREFIX_PART.fullmatch(folder) for folder in folders):
-        found.append(
-            (
-                "prefix",
-                f"is {prefix!r}; allowed are at most 200 letters, digits and any of . _ = + @ ~ -, in parts "
-                "between slashes that begin with a letter or digit, for example xcom or prod/xcom",
-            )
+    if len(prefix) > 200 or not all(_PREFIX_PART.fullmatch(part) for part in prefix.split("/") if prefix):
+        yield (
+            "prefix",
+            f"is {prefix!r}; allowed are at most 200 letters, digits and any of . _ = + @ ~ -, in parts between "
+            "slashes that begin with a letter or digit, for example xcom or prod/xcom",
         )
-    folder = settings.temporary_directory
     if folder and not os.path.isabs(folder):
-        found.append(
-            ("temporary_directory", f"is {folder!r}; allowed is an absolute path, for example /mnt/scratch")
-        )
+        yield "temporary_directory", f"is {folder!r}; allowed is an absolute path, for example /mnt/scratch"
     if not settings.conn_id:
-        found.append(("conn_id", "is empty; allowed is the id of an Airflow connection"))
-    for name, least, most in (
-        ("threshold_bytes", 0, 16 * _KIB**2),
-        ("max_payload_bytes", 1, 5 * _KIB**4),
-        ("max_file_bytes", 1, 5 * _KIB**4),
-        ("concurrency", 1, 256),
-        ("timeout_seconds", 1, 86_400),
-    ):
+        yield "conn_id", "is empty; allowed is the id of an Airflow connection"
+    for name, (least, most) in _RANGES.items():
         value = getattr(settings, name)
         if not least <= value <= most:
-            found.append((name, f"is {value}; allowed is {least} to {most}"))
-    for name, words in (("frame_format", ("parquet", "arrow")), ("inexact", ("warn", "refuse"))):
+            yield name, f"is {value}; allowed is {least} to {most}"
+    for name, words in _CHOICES.items():
         if getattr(settings, name) not in words:
-            found.append((name, f"is {getattr(settings, name)!r}; allowed are {' and '.join(words)}"))
+            yield name, f"is {getattr(settings, name)!r}; allowed are {' and '.join(words)}"
     for uri in settings.read_uris:
-        split = urlsplit(uri)
-        is_gcs = split.scheme == "gs" and _is_bucket_name(split.netloc)
-        is_directory = split.scheme == "file" and os.path.isabs(_path_of(uri))
-        if not (is_gcs or is_directory):
-            found.append(
-                (
-                    "read_uris",
-                    f"has {uri!r}; allowed are gs://bucket/prefix/ and file:///path/, with commas between",
-                )
+        is_gcs = uri.startswith("gs://") and _is_bucket_name(urlsplit(uri).netloc)
+        if not (is_gcs or os.path.isabs(_path_of(uri))):
+            yield (
+                "read_uris",
+                f"has {uri!r}; allowed are gs://bucket/prefix/ and file:///path/, with commas between",
             )
-    return found
+
+
+_RANGES = {
+    "threshold_bytes": (0, 16 * _KIB**2),
+    "max_payload_bytes": (1, 5 * _KIB**4),
+    "max_file_bytes": (1, 5 * _KIB**4),
+    "concurrency": (1, 256),
+    "timeout_seconds": (1, 86_400),
+}
+_CHOICES = {"frame_format": ("parquet", "arrow"), "inexact": ("warn", "refuse")}
 
 
 def _is_bucket_name(text: str) -> bool:
@@ -342,7 +330,7 @@ def _is_below(uri: str, root: str) -> bool:
     return uri.startswith(root) and bool(rest) and not {".", "..", ""} & set(rest.split("/"))
 
 
-def _settings_error(problems: dict[str, str]) -> SettingsError:
+def _settings_error(problems: Mapping[str, str]) -> SettingsError:
     lines = [f"[{SECTION}] {name} {problem}{_origin(name)}" for name, problem in problems.items()]
     return SettingsError(
         "The XCom backend is not configured: " + ". ".join(lines) + ". Nothing was stored or read. "
