@@ -14,6 +14,7 @@ a quarter less time, and flat from 1 to 256 MB).
 from __future__ import annotations
 
 import gc
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,7 @@ from ..errors import PayloadCorruptError
 from .base import Buffer, Encoded
 from .compression import compress, decompress, decompressed
 
-__all__ = ["JsonCodec", "gc_paused", "json_parts"]
+__all__ = ["JsonCodec", "from_text", "gc_paused", "json_parts", "to_text"]
 
 # In MessagePack a float is 0xCB and eight bytes, and those of infinities and NaN begin with twelve
 # set bits after the sign. UTF-8 has none of these sequences; an integer may, hence the second look.
@@ -107,6 +108,30 @@ def json_parts(value: Any) -> list[Buffer] | None:
         start += count
         count = max(1, count * _PIECE_BYTES // len(text))
     return [*parts, b"]"]
+
+
+def to_text(node: Any) -> bytes:
+    """Write JSON as text, with lone surrogates and at any depth."""
+    import orjson
+
+    try:
+        return orjson.dumps(node)
+    except orjson.JSONEncodeError:  # A lone surrogate, or nesting beyond 254.
+        return json.dumps(node, allow_nan=False, separators=(",", ":")).encode()
+
+
+def from_text(text: Buffer) -> Any:
+    """Parse what ``to_text`` wrote.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    import orjson
+
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(bytes(text))
 
 
 def _is_long(value: list[Any]) -> bool:

@@ -47,20 +47,18 @@ def rule_for(kind: type, in_model: bool = False) -> ScalarRule | None:
         in_model: Whether it is in a field of a pydantic model: paths and secrets are taken there only,
             as Airflow's default does.
     """
-    if issubclass(kind, tzinfo):
-        return partial(_write, "$timezone", lambda value, note: _zone_content(value, None, note, ""))
     library, name = kind.__module__.partition(".")[0], kind.__name__
-    if library == "numpy":
-        return partial(_write, "$numpy", _numpy_content) if _is_numpy_scalar(kind) else None
-    if in_model and (
-        (library == "pathlib" and name in _PATHS) or (library == "pydantic" and name in _SECRETS)
-    ):
-        return partial(
-            _write, *(("$path", _path_content) if library == "pathlib" else ("$secret", _secret_content))
-        )
-    if library in ("pydantic", "pydantic_core") and name in _URLS:
-        return partial(_write, "$url", _url_content)
     known = _KNOWN.get(kind) or _OF_LIBRARIES.get(f"{library}.{name}")
+    if issubclass(kind, tzinfo):
+        known = "$timezone", lambda value, note: _zone_content(value, None, note, "")
+    elif library == "numpy" and _is_numpy_scalar(kind):
+        known = "$numpy", _by(_numpy_content)
+    elif library in ("pydantic", "pydantic_core") and name in _URLS:
+        known = "$url", _by(_url_content)
+    elif in_model and library == "pathlib" and name in _PATHS:
+        known = "$path", _by(lambda value: [name, str(value)])
+    elif in_model and library == "pydantic" and name in _SECRETS:
+        known = "$secret", _secret_content
     return None if known is None else partial(_write, *known)
 
 
@@ -117,19 +115,14 @@ def _datetime(content: str | list[Any]) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=_zone(zone), fold=fold)
 
 
-def _time(content: list[Any]) -> time:
+def _time(content: list[Any], kind: type[time] = time) -> time:
     text, fold, zone = content
-    return time.fromisoformat(text).replace(tzinfo=_zone(zone), fold=fold)
+    return kind.fromisoformat(text).replace(tzinfo=_zone(zone), fold=fold)
 
 
 def _pendulum(content: str | list[Any]) -> Any:
     plain, kind = _datetime(content), _lazy("pendulum", "DateTime")
     return kind(*plain.timetuple()[:6], plain.microsecond, tzinfo=plain.tzinfo, fold=plain.fold)
-
-
-def _pendulum_time(content: list[Any]) -> Any:
-    text, fold, zone = content
-    return _lazy("pendulum", "Time").fromisoformat(text).replace(tzinfo=_zone(zone), fold=fold)
 
 
 # ---------------------------------------------------------------------------------- numpy and pandas
@@ -144,7 +137,7 @@ def _is_numpy_scalar(kind: type) -> bool:
     )
 
 
-def _numpy_content(value: Any, note: Note) -> list[Any]:
+def _numpy_content(value: Any) -> list[Any]:
     import numpy as np
 
     name = value.dtype.str
@@ -208,14 +201,10 @@ def _interval(content: list[Any]) -> Any:
 # ------------------------------------------------------------------------- text of the standard library
 
 
-def _pattern_content(value: re.Pattern[Any], note: Note) -> list[Any]:
+def _pattern_content(value: re.Pattern[Any]) -> list[Any]:
     if not isinstance(value.pattern, str):
         raise UnsupportedTypeError("a pattern of bytes has no JSON form; return its source")
     return [value.pattern, value.flags]
-
-
-def _path_content(value: pathlib.PurePath, note: Note) -> list[str]:
-    return [type(value).__name__, str(value)]
 
 
 def _path(content: list[str]) -> Any:
@@ -228,7 +217,7 @@ def _path(content: list[str]) -> Any:
 # ------------------------------------------------------------------------------------------- pydantic
 
 
-def _url_content(value: Any, note: Note) -> list[str]:
+def _url_content(value: Any) -> list[str]:
     content = [type(value).__name__, str(value)]
     made = _url(content)
     if type(made) is not type(value) or made != value:
@@ -282,7 +271,7 @@ _KNOWN: dict[type, Known] = {
     UUID: ("$UUID", _by(str)),
     complex: ("$complex", _by(lambda value: [repr(value.real), repr(value.imag)])),
     range: ("$range", _by(lambda value: [hex(value.start), hex(value.stop), hex(value.step)])),
-    re.Pattern: ("$pattern", _pattern_content),
+    re.Pattern: ("$pattern", _by(_pattern_content)),
     **{getattr(ipaddress, name): (f"${name}", _by(str)) for name in _IPS},
 }
 _OF_LIBRARIES: dict[str, Known] = {
@@ -316,7 +305,7 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
     "$path": _path,
     "$pendulum": _pendulum,
     "$pendulum.Date": lambda content: _lazy("pendulum", "Date").fromisoformat(content),
-    "$pendulum.Time": _pendulum_time,
+    "$pendulum.Time": lambda content: _time(content, _lazy("pendulum", "Time")),
     "$numpy": _numpy,
     "$pandas": lambda content: _lazy("pandas", "NaT" if content == "NaT" else "NA"),
     "$pandas.Timestamp": _timestamp,

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, NamedTuple
 from ..errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
 from .base import Attachments, Buffer, Change, Encoded, HandleOf
 from .compression import compress, decompress
-from .plain_json import gc_paused
-from .tagged_reader import TaggedReader, from_text
-from .tagged_writer import PartCodec, TaggedWriter, to_text
+from .plain_json import from_text, gc_paused, to_text
+from .tagged_reader import TaggedReader
+from .tagged_writer import PartCodec, TaggedWriter
 from .zip_bundle import is_bundle, pack, unpack
 
 __all__ = ["TaggedJsonCodec", "Written", "dump", "load"]

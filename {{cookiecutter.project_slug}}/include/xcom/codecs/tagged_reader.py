@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import enum
-import json
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +12,12 @@ from typing import Any
 
 from ..errors import PayloadCorruptError, UnsupportedTypeError
 from . import instances
-from .base import HANDLE_KINDS, Buffer, HandleOf, type_name
+from .base import HANDLE_KINDS, HandleOf, type_name
 from .classes import find_class, serde
+from .numpy_arrays import NumpyCodec
 from .scalars import from_node
 
-__all__ = ["FACTORIES", "HANDLE_TAGS", "TaggedReader", "from_text"]
+__all__ = ["FACTORIES", "HANDLE_TAGS", "TaggedReader"]
 
 FACTORIES = {kind.__name__: kind for kind in (list, dict, set, int, float, str, tuple)}
 """Factories of a ``defaultdict``, by name."""
@@ -35,20 +35,6 @@ _COLLECTIONS: dict[str, Callable[[Any], Any]] = {
     "$OrderedDict": OrderedDict,
     "$Counter": lambda pairs: Counter(dict(pairs)),
 }
-
-
-def from_text(text: Buffer) -> Any:
-    """Parse what ``to_text`` wrote.
-
-    Raises:
-        ValueError: It is not JSON.
-    """
-    import orjson
-
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return json.loads(bytes(text))
 
 
 class TaggedReader:
@@ -150,8 +136,6 @@ class TaggedReader:
         return deque(self._node(content[1]), content[0])
 
     def _array(self, content: str) -> Any:
-        from .numpy_arrays import NumpyCodec
-
         data = bytearray(base64.b64decode(content, validate=True))
         return NumpyCodec().decode(memoryview(data), "numpy.ndarray", 1, len(data))
 

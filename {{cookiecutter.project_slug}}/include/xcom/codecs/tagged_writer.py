@@ -7,7 +7,6 @@ import enum
 import json
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,12 +17,13 @@ from .base import Attachments, Codec, Encoded, type_name
 from .changes import ATTRIBUTES, MEMBER, Changes, Saved
 from .classes import class_node, serde
 from .equality import difference
-from .plain_json import json_parts
+from .numpy_arrays import NumpyCodec
+from .plain_json import from_text, json_parts, to_text
 from .raw_bytes import BytesCodec
 from .scalars import rule_for
-from .tagged_reader import FACTORIES, TaggedReader, from_text
+from .tagged_reader import FACTORIES, TaggedReader
 
-__all__ = ["PartCodec", "TaggedWriter", "to_text"]
+__all__ = ["PartCodec", "TaggedWriter"]
 
 PartCodec = Callable[[type], Codec | None]
 """Gives the codec of values that are stored in their own format, or None."""
@@ -41,17 +41,6 @@ _ORDERED = frozenset({list, tuple})
 _BASES: tuple[Any, ...] = (list, dict, int, float, str)
 
 _Rule = Callable[[Any, Any], Any]
-
-
-def to_text(node: Any) -> bytes:
-    """Write tagged JSON as text."""
-    import orjson
-
-    try:
-        return orjson.dumps(node)
-    except orjson.JSONEncodeError:
-        # A lone surrogate, or nesting beyond 254.
-        return json.dumps(node, allow_nan=False, separators=(",", ":")).encode()
 
 
 class TaggedWriter:
@@ -186,9 +175,8 @@ class TaggedWriter:
     def _table(self, rows: list[Any]) -> dict[str, Any] | None:
         """Return the node of a list of tuples of one kind that hold plain JSON; None for other lists."""
         (kind, *others) = set(map(type, rows))
-        if others or not issubclass(kind, tuple) or (kind is not tuple and not _is_named(kind)):
-            return None
-        if kind.__dictoffset__ and any(map(vars, rows)):
+        is_table = not others and issubclass(kind, tuple) and (kind is tuple or _is_named(kind))
+        if not is_table or (kind.__dictoffset__ and any(map(vars, rows))):
             return None
         plain = list(map(list, rows))
         if json_parts(plain) is None:
@@ -256,8 +244,6 @@ class TaggedWriter:
         return {f"${kind.__name__}": base64.b64encode(value).decode()}
 
     def _array(self, value: Any, kind: type) -> dict[str, Any]:
-        from .numpy_arrays import NumpyCodec
-
         return {"$array": base64.b64encode(b"".join(NumpyCodec().encode(value).parts)).decode()}
 
     def _part(self, codec: Codec, value: Any, kind: type) -> dict[str, Any]:
@@ -282,18 +268,20 @@ class TaggedWriter:
 
     # --------------------------------------------------------------------------------------- classes
 
-    def _name(self, kind: type) -> Any:
-        """Return the node of a class; raise what ``class_node`` raises, and ask that once only."""
-        known = self._names.get(kind)
-        if known is None:
+    def _found(self, kind: type) -> Any:
+        """Return the node of a class, or the error that ``class_node`` raised; asked once for each class."""
+        if kind not in self._names:
             try:
-                known = class_node(kind)
+                self._names[kind] = class_node(kind)
             except UnsupportedTypeError as error:
-                known = error
-            self._names[kind] = known
-        if isinstance(known, UnsupportedTypeError):
-            raise UnsupportedTypeError(str(known), type=known.type)
-        return known
+                self._names[kind] = error
+        return self._names[kind]
+
+    def _name(self, kind: type) -> Any:
+        name = self._found(kind)
+        if isinstance(name, UnsupportedTypeError):
+            raise UnsupportedTypeError(str(name), type=name.type)
+        return name
 
     def _enum(self, value: enum.Enum, kind: Any) -> Any:
         try:
@@ -316,10 +304,7 @@ class TaggedWriter:
 
     def _tuple_name(self, kind: type, path: str = "", places: int = 1) -> Any:
         """Return the name of a class of named tuples; None if they come back as tuples."""
-        if kind not in self._names:
-            with suppress(UnsupportedTypeError):
-                self._name(kind)
-        name = self._names[kind]
+        name = self._found(kind)
         if not isinstance(name, UnsupportedTypeError):
             return name
         self.changes.note(path, type_name(kind), "tuple", places)
@@ -351,11 +336,11 @@ class TaggedWriter:
             self._dataclasses -= is_dataclass
 
     def _exact_or_remade(self, value: Any, kind: Any, name: Any) -> Any:
-        before = self._save()
+        before, count = self._save(), self.changes.count
         problem = None
         try:
             node = self._state(value, kind, name)
-            if self.changes.count == before[1][1] or not instances.is_model(kind):
+            if self.changes.count == count or not instances.is_model(kind):
                 return node
         except UnsupportedTypeError as error:
             problem = error
