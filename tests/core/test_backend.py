@@ -7,6 +7,7 @@ import logging
 import pickle
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from include.xcom.errors import (
 )
 from include.xcom.reference import PayloadReference
 from include.xcom.settings import load_settings
+from include.xcom.stores import DirectoryStore
 from include.xcom_backend import GCPBucketXComBackend as Backend
 
 Result = namedtuple("Result", "value")
@@ -82,8 +84,31 @@ def test_large_value_is_one_object_and_a_short_row(payload_folder: Path) -> None
     assert reference is not None
     assert reference.uri == (payload_folder / name).as_uri()
     assert reference.bytes == (payload_folder / name).stat().st_size
-    assert (reference.type, reference.codec, reference.summary) == ("list", "json", {"items": 5000})
+    assert (reference.type, reference.codec, reference.facts) == ("list", "json", {"items": 5000})
     assert "carrier" not in json.dumps(row)
+    assert pull(row) == RECORDS
+
+
+def test_row_says_how_long_the_upload_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In seconds, to the millisecond."""
+    put = DirectoryStore.put
+
+    def slow(self: DirectoryStore, *given: Any, **options: Any) -> Any:
+        time.sleep(0.05)
+        return put(self, *given, **options)
+
+    monkeypatch.setattr(DirectoryStore, "put", slow)
+    row = push(RECORDS)
+
+    assert 0.05 <= row["__data__"]["seconds"] < 5
+    assert len(repr(row["__data__"]["seconds"])) <= 5
+
+
+def test_row_without_seconds_is_read() -> None:
+    """Rows that were written before they were kept."""
+    row = push(RECORDS)
+    del row["__data__"]["seconds"]
+
     assert pull(row) == RECORDS
 
 

@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import enum
 import io
+import re
 import uuid
 import zoneinfo
 
@@ -823,11 +824,65 @@ def test_encoded_describes_the_value(frame_format):
     encoded = ArrowCodec(frame_format).encode(TABLE)
 
     assert (encoded.codec, encoded.type, encoded.extension) == ("arrow-table", "pyarrow.Table", frame_format)
+    assert encoded.summary.pop("schema")
     assert encoded.summary == {"rows": 1000, "columns": 3}
     assert encoded.raw_bytes == TABLE.nbytes
     assert all(
         isinstance(part, memoryview) and part.format == "B" and part.contiguous for part in encoded.parts
     )
+
+
+def pandas_schemas():
+    plain = pd.DataFrame(
+        {"day": pd.date_range("2026-01-01", periods=3), "n": [1, 2, 3], "who": ["a", "b", None]}
+    )
+    days, text = plain.set_index("day"), plain.astype({"who": object})
+    return [
+        [plain, plain[1:], pd.concat([plain] * 3, ignore_index=True)],
+        [plain.rename(columns={"n": "m"})],
+        [plain[["n", "day", "who"]]],
+        [plain.drop(columns="who")],
+        [plain.astype({"n": float})],
+        [plain.assign(who=[1, 2, None])],
+        [plain.assign(who=pd.Series(["x", 1, None], dtype=object))],
+        [plain.assign(who=pd.Series(["x", "y", "z"], dtype="category")), text.astype({"who": "category"})],
+        [days, days[:1]],
+        [days.rename_axis("date")],
+        [plain.set_index(["day", "n"])],
+        [plain["n"], plain["n"] + 1],
+        [plain["n"].rename("m")],
+    ]
+
+
+def polars_schemas():
+    plain = pl.DataFrame({"n": [1, 2], "who": ["a", None]})
+    return [[plain, plain[:0]], [plain.cast({"n": pl.Int8})], [plain[["who", "n"]]], [plain["n"]]]
+
+
+def arrow_schemas():
+    return [
+        [TABLE, TABLE.slice(10), TABLE.combine_chunks().to_batches()[0]],
+        [TABLE.drop_columns("n")],
+        [TABLE.rename_columns(["n", "f", "t"])],
+        [TABLE.set_column(0, "n", TABLE["n"].cast(pa.int8(), safe=False))],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("codec", "schemas"),
+    [
+        pytest.param(PandasCodec, pandas_schemas, marks=needs_pandas),
+        pytest.param(PolarsCodec, polars_schemas, marks=needs_polars),
+        (ArrowCodec, arrow_schemas),
+    ],
+)
+def test_summary_tells_frames_of_another_schema(codec, schemas):
+    """By eight digits, which depend on names, types, and order of the columns, and never on the rows."""
+    found = [[codec().encode(value).summary["schema"] for value in alike] for alike in schemas()]
+
+    assert all(re.fullmatch("[0-9a-f]{8}", one) for alike in found for one in alike)
+    assert all(len(set(alike)) == 1 for alike in found)
+    assert len({alike[0] for alike in found}) == len(found)
 
 
 @pytest.mark.parametrize("frame_format", FORMATS)

@@ -438,7 +438,9 @@ class TestListing:
         }
         assert listed["total_bytes"] == 506
         shown = answer("show", "sales", RUN, "load", "--lines", "1")
-        assert shown["reference"] == {**row["__data__"], "codec_version": 1}
+        facts = dict(row["__data__"])
+        seconds = facts.pop("seconds")
+        assert shown["reference"] == {**facts, "codec_version": 1, "summary": {"seconds": seconds}}
         assert shown["preview"] == [
             "00000000  68 65 6c 6c 6f 68 65 6c 6c 6f 68 65 6c 6c 6f 68  hellohellohelloh"
         ]

@@ -126,7 +126,7 @@ def test_file_is_one_object_of_its_bytes_and_a_row_with_its_name(csv: Path, payl
     reference = PayloadReference.from_row(row)
     assert reference is not None
     assert (reference.type, reference.codec) == ("File", "file")
-    assert reference.summary == {"name": "flights.csv", "media_type": "text/csv"}
+    assert reference.facts == {"name": "flights.csv", "media_type": "text/csv"}
     (name,) = objects(payload_folder)
     assert name.endswith(".csv")
     assert reference.bytes == csv.stat().st_size
@@ -293,7 +293,7 @@ def test_files_at_any_depth_are_attachments_of_the_payload(csv: Path, payload_fo
 
     reference = PayloadReference.from_row(row)
     assert reference is not None
-    assert reference.summary == {"items": 3, "attachments": 2}
+    assert reference.facts == {"items": 3, "attachments": 2}
     unique = reference.uri.rpartition("/")[2].partition(".")[0]
     assert objects(payload_folder) == [f"{unique}.1.csv", f"{unique}.2.csv", f"{unique}.json.zst"]
     value = payloads.load(row)

@@ -100,7 +100,7 @@ def test_branch_on_the_number_of_rows_asks_the_bucket_for_nothing(
     handle = pull("load")
 
     assert handle.type == "pandas.DataFrame"
-    assert handle.summary == {"rows": 1000, "columns": 2}
+    assert handle.summary.items() >= {"rows": 1000, "columns": 2}.items()
     assert handle.size > 0
     assert repr(handle).startswith("XComHandle(pandas.DataFrame, ")
     assert requests == []

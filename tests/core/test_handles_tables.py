@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from include.xcom import Table, payloads, settings
+from include.xcom.codecs.frames.arrow_tables import ArrowCodec
 from include.xcom.errors import (
     PayloadCorruptError,
     PayloadMissingError,
@@ -144,6 +145,7 @@ def test_object_is_parquet_that_anything_reads(payload_folder: Path) -> None:
     assert (reference.type, reference.codec) == ("Table", "table")
     assert reference.summary["rows"] == ROWS
     assert reference.summary["columns"] == 3
+    assert reference.summary["schema"] == ArrowCodec().encode(ARROW).summary["schema"]
     (path,) = objects(payload_folder)
     assert path.suffix == ".parquet"
     assert pl.read_parquet(path)["id"].to_list() == list(range(ROWS))
@@ -262,9 +264,13 @@ def test_table_that_is_returned_again_is_copied_in_the_store(reads: list[int]) -
     """No byte comes through the worker."""
     first = push(Table(ARROW))
 
-    again = handed_on(payloads.load(first))
+    first["__data__"]["seconds"] = 1234.5
+    second = push(payloads.load(first))
+    again = payloads.load(second)
 
     assert reads == []
+    assert second["__data__"]["schema"] == first["__data__"]["schema"]
+    assert second["__data__"]["seconds"] < 100  # Of the copy.
     payloads.purge(first)
     assert again.to_arrow().num_rows == ROWS
 

@@ -30,7 +30,7 @@ REFERENCE = PayloadReference(
     codec_version=1,
     crc32c="0123abcd",
     generation="1763619164512345",
-    summary={"rows": 10, "columns": 2},
+    summary={"rows": 336776, "columns": 19, "schema": "0a1b2c3d", "seconds": 1.204},
 )
 
 
@@ -49,7 +49,7 @@ def test_row_is_short_and_readable_in_the_ui() -> None:
 
     assert shown.startswith("gcs_xcom.Payload@version=1(")
     assert REFERENCE.uri in shown
-    assert "rows=10" in shown
+    assert "rows=336776" in shown
     assert len(json.dumps(REFERENCE.to_row())) < 600
 
 

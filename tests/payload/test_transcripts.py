@@ -37,6 +37,7 @@ _MASKS = {
     "<crc32c>": r"\b(?=[0-9a-f]*\d)[0-9a-f]{8}\b",
     "<generation>": r"\b\d{15,20}\b",
     "<size>": r"\b\d+(\.\d)? (B|KiB|MiB)(?![\w/])|(?<=bytes )\d+|\b\d+(?= bytes)",
+    "<seconds>": r"(?<=seconds=)\d+\.\d+",
     "<age>": r"\b\d+ (s|min|h|d)\b",
     "<port>": r"(?<=127\.0\.0\.1:)\d+",
     "<version>": r"(?<![\d.:])\d+\.\d+(\.\w+)+|(?<=Python )[\d.]+",

@@ -101,7 +101,7 @@ def store(value: Any, coordinates: Coordinates) -> Any:
             quote(coordinates.key, safe="/:@+", errors="replace"),
             *(stored.type, stored.codec, stored.bytes, stored.raw_bytes, seconds, stored.uri),
         )
-        return stored.to_row()
+        return stored._replace(summary={**stored.summary, "seconds": round(seconds, 3)}).to_row()
 
 
 def _store_value(value: Any, uploads: Uploads) -> Inline | PayloadReference:
@@ -155,7 +155,7 @@ def _store_handle(handle: Handle, uploads: Uploads) -> PayloadReference:
 
 
 def _reference(
-    stored: Stored, type: str, codec: str, version: int, raw_bytes: int, summary: dict[str, int | str]
+    stored: Stored, type: str, codec: str, version: int, raw_bytes: int, summary: dict[str, int | float | str]
 ) -> PayloadReference:
     return PayloadReference(
         uri=stored.uri,
@@ -231,7 +231,7 @@ def load(row: Any) -> Any:
 def _handle(reference: PayloadReference) -> Handle:
     from .handles.base import Content, handle_of
 
-    content = Content(Stored.of(reference), reference.summary)
+    content = Content(Stored.of(reference), reference.facts)
     try:
         return handle_of(reference.codec, reference.codec_version, content)
     except PayloadCorruptError as error:

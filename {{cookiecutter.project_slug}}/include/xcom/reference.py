@@ -60,7 +60,7 @@ class PayloadReference(NamedTuple):
         codec_version: Version of its format.
         crc32c: Of the stored bytes, eight hexadecimal digits.
         generation: Of the object, in GCS's decimal digits; ``"0"`` in a directory.
-        summary: A few words for people, such as ``{"rows": 336776, "columns": 19}``.
+        summary: A few words for people, such as ``{"rows": 336776, "columns": 19, "seconds": 1.204}``.
     """
 
     uri: str
@@ -71,7 +71,12 @@ class PayloadReference(NamedTuple):
     codec_version: int
     crc32c: str
     generation: str
-    summary: dict[str, int | str] = {}
+    summary: dict[str, int | float | str] = {}
+
+    @property
+    def facts(self) -> dict[str, int | str]:
+        """What the summary says of the payload, without how long it took to store."""
+        return {name: fact for name, fact in self.summary.items() if not isinstance(fact, float)}
 
     def to_row(self) -> dict[str, Any]:
         """Return the row's value: JSON that PostgreSQL keeps as it is."""

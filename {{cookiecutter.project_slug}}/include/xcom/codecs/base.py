@@ -67,8 +67,8 @@ class Encoded(NamedTuple):
         parts: The payload's bytes, to be written one after the other and never joined in memory.
         raw_bytes: Bytes of the value in memory, or of its uncompressed text.
         summary: A few words for people, shown in the UI beside the URI: ``{"rows": 336776,
-            "columns": 19}``, ``{"shape": "365 x 3", "dtype": "float64"}``, ``{"items": 60000}``.
-            Numbers and short strings only: it becomes part of the database row.
+            "columns": 19, "schema": "c7fced28"}``, ``{"shape": "365 x 3", "dtype": "float64"}``,
+            ``{"items": 60000}``. Numbers and short strings only: it becomes part of the database row.
         changes: Parts that do not come back exactly; empty for almost every value.
     """
 

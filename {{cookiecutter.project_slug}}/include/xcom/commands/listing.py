@@ -42,7 +42,7 @@ class Payload:
     map_index: int
     key: str
     type: str
-    summary: dict[str, int | str]
+    summary: dict[str, int | float | str]
     codec: str
     bytes: int
     age_seconds: int

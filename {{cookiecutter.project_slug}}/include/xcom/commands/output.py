@@ -82,7 +82,7 @@ def format_age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def format_shape(summary: dict[str, int | str]) -> str:
+def format_shape(summary: dict[str, int | float | str]) -> str:
     """Return the size of a value in its own terms: ``336776 x 19``, ``5000 items``."""
     words = []
     if "rows" in summary:

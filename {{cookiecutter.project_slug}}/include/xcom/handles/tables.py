@@ -7,12 +7,13 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..codecs.frames.formats import hash_schema
 from ..errors import PayloadCorruptError, PayloadError, PayloadTooLargeError
 from ..settings import SECTION, load_settings
 from ..stores import store_of
 from ..units import format_size
 from . import parquet
-from .base import Content, Handle, explaining, index_facts, read_index
+from .base import Content, Facts, Handle, explaining, index_facts, read_index
 from .table_sources import check_source, open_source
 from .temporary import new_folder
 from .uploads import Upload
@@ -208,8 +209,12 @@ class Table(Handle):
         writer = self._writer()
         # Encoding is slower than a few connections, and needs the memory.
         stored = upload.stream(writer.chunks(), _EXTENSION, "a table", part_bytes=_PART_BYTES)
-        columns = len(writer.schema)
-        self._first = Content(stored, {"rows": writer.rows, "columns": columns, **index_facts(writer.footer)})
+        facts: Facts = {
+            "rows": writer.rows,
+            "columns": len(writer.schema),
+            "schema": hash_schema((field.name, field.type) for field in writer.schema),
+        }
+        self._first = Content(stored, {**facts, **index_facts(writer.footer)})
         return self._first
 
     def __repr__(self) -> str:

@@ -159,7 +159,7 @@ class XComHandle:
     @staticmethod
     def _content(reference: PayloadReference) -> Content:
         store_of(reference.uri)  # Refuses what may not be read.
-        return Content(Stored.of(reference), dict(reference.summary))
+        return Content(Stored.of(reference), reference.facts)
 
 
 def _is_mapped(dag: DAG, task_id: str) -> bool:

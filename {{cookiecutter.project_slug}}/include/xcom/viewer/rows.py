@@ -75,7 +75,7 @@ class Row:
         return min(self.reference.raw_bytes, limits.LARGEST_BYTES) if self.reference else self.characters
 
     @property
-    def summary(self) -> dict[str, int | str]:
+    def summary(self) -> dict[str, int | float | str]:
         """The reference's summary; empty for a value in the database."""
         return self.reference.summary if self.reference else {}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import UnsupportedTypeError
 from ..base import Change, Encoded, type_name
-from .formats import FrameFormat, foreign_errors
+from .formats import FrameFormat, foreign_errors, hash_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +63,11 @@ class ArrowCodec:
             type="pyarrow.RecordBatch" if is_batch else "pyarrow.Table",
             parts=written.parts,
             raw_bytes=written.raw_bytes,
-            summary={"rows": value.num_rows, "columns": value.num_columns},
+            summary={
+                "rows": value.num_rows,
+                "columns": value.num_columns,
+                "schema": hash_schema((field.name, field.type) for field in value.schema),
+            },
             changes=tuple(_unregistered(table.schema)),
         )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 from ...errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
 
-__all__ = ["FrameFormat", "check_size", "foreign_errors", "is_failure"]
+__all__ = ["FrameFormat", "check_size", "foreign_errors", "hash_schema", "is_failure"]
 
 FrameFormat = Literal["parquet", "arrow"]
 """Parquet is the default because everything reads it, BigQuery included; Arrow IPC is the fast setting."""
@@ -26,6 +27,16 @@ def check_size(needed: int, max_bytes: int) -> None:
             size=needed,
             limit=max_bytes,
         )
+
+
+def hash_schema(columns: Iterable[tuple[object, object]]) -> str:
+    """Return eight hexadecimal digits that tell whether two frames have the same columns in the same order.
+
+    Args:
+        columns: Name and type of each.
+    """
+    text = "\n".join(f"{name!r}: {kind}" for name, kind in columns)
+    return f"{zlib.crc32(text.encode(errors='backslashreplace')):08x}"
 
 
 def is_failure(error: BaseException) -> bool:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...errors import PayloadCorruptError, UnsupportedTypeError
 from ..base import Change, Encoded, type_name
 from ..tagged_json import dump, load
-from .formats import FrameFormat, foreign_errors
+from .formats import FrameFormat, foreign_errors, hash_schema
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .pandas_columns import Column
 
 __all__ = ["PandasCodec"]
 
@@ -80,8 +82,9 @@ class PandasCodec:
         }
         columns += index_columns
         text_bytes = sum(column.data.bytes for column in columns if isinstance(column.data, LazyText))
+        schema = file_schema(value, columns, {_KEY: json.dumps(facts)})
         written = write_columns(
-            file_schema(value, columns, {_KEY: json.dumps(facts)}),
+            schema,
             [column.data for column in columns],
             len(value),
             doubtful=[at for at, column in enumerate(columns) if column.is_doubtful],
@@ -97,7 +100,10 @@ class PandasCodec:
             type="pandas.DataFrame" if is_frame else "pandas.Series",
             parts=written.parts,
             raw_bytes=written.raw_bytes,
-            summary=summary,
+            summary={
+                **summary,
+                "schema": hash_schema(zip(schema.names, _types(value, columns), strict=True)),
+            },
             changes=tuple(found),
         )
 
@@ -134,6 +140,20 @@ class PandasCodec:
             if not facts["flags"]:
                 value.flags.allows_duplicate_labels = False
             return value
+
+
+def _types(value: pd.DataFrame | pd.Series, columns: list[Column]) -> list[str]:
+    """Name the types of columns and index; of objects, the class that all of them have."""
+    import pandas as pd
+
+    dtypes = [value.dtype] if isinstance(value, pd.Series) else list(value.dtypes)
+    index = value.index
+    dtypes += list(index.dtypes) if isinstance(index, pd.MultiIndex) else [index.dtype]
+    # A range has no column.
+    return [
+        f"{name} {column.spec.get('of', '')}" if name == "object" else name
+        for name, column in zip(map(str, dtypes), columns, strict=False)
+    ]
 
 
 def _put(value: Any, path: str) -> Any:

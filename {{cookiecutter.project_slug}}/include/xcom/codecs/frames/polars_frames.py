@@ -8,7 +8,7 @@ from ...errors import UnsupportedTypeError
 from ..base import Buffer, Change, Encoded, type_name
 from ..parts import PartsFile
 from .comparison import frame_difference
-from .formats import FrameFormat, check_size, foreign_errors, is_failure
+from .formats import FrameFormat, check_size, foreign_errors, hash_schema, is_failure
 
 if TYPE_CHECKING:
     import polars as pl
@@ -61,7 +61,7 @@ class PolarsCodec:
             type=f"polars.{type(value).__name__}",
             parts=_write(frame, extension),
             raw_bytes=int(frame.estimated_size()),
-            summary=summary,
+            summary={**summary, "schema": hash_schema(frame.schema.items())},
             changes=tuple(_unregistered(frame)),
         )
 
