@@ -42,6 +42,7 @@ class FakeAirflow(ThreadingHTTPServer):
         forbidden: Paths that begin with this text get HTTP 403.
         asked: Paths of all requests.
         regions: Rows of Airflow 3.4 in loops, by (dag, run, task, region, index in it, key): map index and value.
+        history: What the payload viewer answers about any XCom; text is an answer in HTML.
         variables: Airflow Variables.
         tokens: Counts those that it has given as Google's token endpoint, and takes the last one.
         on_value: Called before a row is given.
@@ -56,6 +57,7 @@ class FakeAirflow(ThreadingHTTPServer):
         self.failing = ""
         self.forbidden = ""
         self.asked: list[str] = []
+        self.history: dict[str, Any] | str = {}
         self.variables: dict[str, str] = {}
         self.tokens = 0
         self.version = "3.3.2"
@@ -103,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, {"detail": "Not authenticated"})
         elif self.server.forbidden and url.path.startswith(self.server.forbidden):
             self._answer(403, {"detail": "Forbidden"})
+        elif parts[1:3] == ["payload-viewer", "history"]:
+            self.server.asked[-1] = self.path
+            self._answer(200, self.server.history)
         elif parts[3] == "variables":
             found = self.server.variables.get(parts[4])
             self._answer(
@@ -174,8 +179,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         return self.headers["authorization"] in tokens
 
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+    def _answer(self, status: int, body: dict[str, Any] | str) -> None:
+        data = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
@@ -240,6 +245,129 @@ def payloads_of(folder: Path) -> set[Path]:
 def keep(airflow: FakeAirflow, row: Any, task: str = "load", *, run: str = RUN, index: int = -1) -> None:
     """Let Airflow have a row."""
     airflow.rows[("sales", run, task, index, "return_value")] = row
+
+
+def point(run_id: str, **facts: Any) -> dict[str, Any]:
+    """Return what the viewer tells of a run in which the task pushed a frame."""
+    frame = {
+        "run_id": run_id, "run_after": None, "state": "success", "instances": 1, "xcoms": 1,
+        "type": "pandas.DataFrame", "codec": "pandas-frame", "schema": "0a1b2c3d", "problem": "", "changes": [],
+        "measures": {"rows": 336776.0, "columns": 19.0, "bytes": 8400000.0, "seconds": 1.2036},
+    }  # fmt: skip
+    return {**frame, **facts}
+
+
+NOTHING = {"xcoms": 0, "type": "", "codec": "", "schema": "", "measures": {}}
+
+
+class TestHistory:
+    """``history``."""
+
+    def test_history_prints_runs_and_what_changed(
+        self, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The newest last; runs that failed or have none are marked, and the table fits a terminal."""
+        changes = ["rows 336,776 → 400,000 (+18.8 %)", "schema changed"]
+        points = [
+            point(RUN),
+            point("a", state="failed", instances=1, **NOTHING),
+            point("b\x1b", state=None, instances=0, **NOTHING),
+            point(RUN.replace("01T", "02T"), changes=changes, measures={"rows": 400000.0, "bytes": 9e6}),
+            point("malformed", problem="The XCom row ...", **{**NOTHING, "xcoms": 1, "type": "?"}),
+        ]
+        airflow.history = {"runs": points, "is_mapped": False, "is_cut": False}
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        monkeypatch.setenv("COLUMNS", "80")
+        capsys.readouterr()
+
+        assert main(["history", "sales", "a/b"]) == 0
+
+        said = capsys.readouterr()
+        assert [line.split() for line in said.out.splitlines()[1:]] == [
+            [RUN, "success", "336,776", "19", "8.0", "MiB", "1.204"],
+            ["a", "failed"],
+            ["no", "XCom"],
+            ["b?", "none"],
+            ["no", "XCom"],
+            [RUN.replace("01T", "02T"), "success", "400,000", "8.6", "MiB"],
+            *[change.split() for change in changes],
+            ["malformed", "success"],
+            ["malformed", "row"],
+            ["5", "runs:", "1", "failed,", "2", "without", "this", "XCom"],
+        ]
+        assert said.out.splitlines()[0].split() == [
+            "RUN",
+            "STATE",
+            "ROWS",
+            "COLS",
+            "SIZE",
+            "SECONDS",
+        ]
+        assert max(map(len, said.out.splitlines())) <= 80
+        assert said.err == ""
+        assert airflow.asked[-1] == "/payload-viewer/history/sales/a%2Fb?key=return_value&runs=30&map_index="
+
+    def test_history_of_a_mapped_task_says_what_the_numbers_are(
+        self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A sum, of how many; one map index has lines of its own."""
+        airflow.history = {"runs": [point(RUN, instances=3, xcoms=2)], "is_mapped": True, "is_cut": True}
+        capsys.readouterr()
+
+        assert main(["history", "sales", "load", "facts", "--runs", "365"]) == 0
+        said = capsys.readouterr()
+        assert said.out.split()[:4] == ["RUN", "STATE", "XCOMS", "ROWS"]
+        assert "sum of all map indexes" in said.err
+        assert "only the newest 1 runs" in said.err
+        assert main(["history", "sales", "load", "facts", "--map-index", "7", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == airflow.history
+        assert [one.partition("?")[2] for one in airflow.asked if "?" in one] == [
+            "key=facts&runs=365&map_index=",
+            "key=facts&runs=30&map_index=7",
+        ]
+
+    def test_history_of_a_number_is_its_value(
+        self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What a task measures is in the row itself."""
+        runs = [point(RUN, type="float", codec="", measures={"value": 0.123456789, "bytes": 11.0})]
+        airflow.history = {"runs": runs, "is_mapped": False, "is_cut": False}
+        capsys.readouterr()
+
+        assert main(["history", "sales", "auc"]) == 0
+        assert capsys.readouterr().out.splitlines()[1].split() == [RUN, "success", "0.123457", "11", "B"]
+
+    def test_history_without_the_xcom_says_so(
+        self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Whether the Dag has runs or not."""
+        for points in ([], [point("a", **NOTHING)]):
+            airflow.history = {"runs": points, "is_mapped": False, "is_cut": False}
+            assert main(["history", "sales", "load", "facts"]) == 0
+            out = capsys.readouterr().out
+            assert f'None of the last {len(points)} runs of sales has an XCom "facts" of load\n' in out
+
+    @pytest.mark.parametrize(
+        "answer", ["<!doctype html>", {}, {"runs": [{}], "is_cut": False, "is_mapped": False}]
+    )
+    def test_history_without_a_viewer_says_what_it_needs(
+        self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str], answer: Any
+    ) -> None:
+        """Airflow 3.0, a viewer that is switched off, another server at the URL."""
+        airflow.history = answer
+
+        assert main(["history", "sales", "load"]) == 1
+        assert "[gcs_xcom] viewer" in capsys.readouterr().err
+        airflow.forbidden = "/payload-viewer"
+        assert main(["history", "sales", "load"]) == 1
+        assert "this user lacks a permission" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("words", [["--runs", "0"], ["--runs", "366"], ["--map-index", "-1"], ["a", "b"]])
+    def test_history_wrong_options_are_exit_2(self, words: list[str]) -> None:
+        """As argparse says it."""
+        with pytest.raises(SystemExit) as ended:
+            main(["history", "sales", "load", *words])
+        assert ended.value.code == 2
 
 
 class TestListing:

@@ -17,6 +17,7 @@ import servers
 from servers import answers
 
 USERNAME, PASSWORD = "operator", "correct horse"
+TEMPLATE = Path(__file__).resolve().parents[2] / "{{cookiecutter.project_slug}}"
 _NOW = "2026-11-01 00:00:00.000000"
 insert = partial(servers.insert, now=_NOW)
 
@@ -101,6 +102,8 @@ def environment(home: Path, port: int) -> dict[str, str]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(TEMPLATE / "plugins"),
+        "PYTHONPATH": str(TEMPLATE),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
     }
 

@@ -37,7 +37,7 @@ _MASKS = {
     "<crc32c>": r"\b(?=[0-9a-f]*\d)[0-9a-f]{8}\b",
     "<generation>": r"\b\d{15,20}\b",
     "<size>": r"\b\d+(\.\d)? (B|KiB|MiB)(?![\w/])|(?<=bytes )\d+|\b\d+(?= bytes)",
-    "<seconds>": r"(?<=seconds=)\d+\.\d+",
+    "<seconds>": r"(?<=seconds=)\d+\.\d+|\b\d+\.\d{3}\b",
     "<age>": r"\b\d+ (s|min|h|d)\b",
     "<port>": r"(?<=127\.0\.0\.1:)\d+",
     "<version>": r"(?<![\d.:])\d+\.\d+(\.\w+)+|(?<=Python )[\d.]+",
@@ -114,12 +114,14 @@ def seed(airflow: AirflowServer) -> None:
     ids = random.Random(0)
     unique = lambda: UUID(int=ids.getrandbits(128), version=4)  # noqa: E731
     with mock.patch.object(uploads, "uuid4", unique):
+        before = payloads.store(frame[:90_000], Coordinates("sales", NOVEMBER[0], "load", -1, "return_value"))
         for run in NOVEMBER:
             airflow.add_run("sales", run, [("load", -1), ("fit", 0), ("fit", 1), ("note", -1), ("raw", -1)])
-            # The first run has its frame pushed once.
-            for task, index, key, value in values if run == NOVEMBER[1] else values[1:]:
+            # The first run has a shorter frame, pushed once.
+            for task, index, key, value in values if run == NOVEMBER[1] else values[2:]:
                 row = payloads.store(value, Coordinates("sales", run, task, index, key))
                 airflow.set_row("sales", run, task, index, key, row)
+        airflow.set_row("sales", NOVEMBER[0], "load", -1, "return_value", before)
         payloads.store(b"\0" * 5000, Coordinates("sales", NOVEMBER[1], "raw", -1, "return_value"))
 
 
@@ -149,4 +151,4 @@ def test_marked_blocks_are_found() -> None:
     """The commands that look at and delete payloads; a block that loses its mark is missed here."""
     commands = {command.split()[3] for page in PAGES for command, _ in transcripts(page)}
 
-    assert {"ls", "show", "fetch", "sweep"} <= commands
+    assert {"ls", "show", "history", "fetch", "sweep"} <= commands

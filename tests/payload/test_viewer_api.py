@@ -706,6 +706,54 @@ def test_history_and_comparison_need_the_permission_of_the_tab(server: ViewerSer
             assert "daily 01" not in answer.text
 
 
+def test_history_command_prints_what_the_page_shows(
+    server: ViewerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One request, with the permission of the page."""
+    from include.xcom.__main__ import main
+
+    monkeypatch.setenv("AIRFLOW_API_URL", server.url)
+    monkeypatch.setenv("AIRFLOW_API_TOKEN", server.token("anna"))
+
+    assert main(["history", "sales", "daily", "--runs", "365"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index(next(line for line in lines if line.startswith("daily 02")))
+    assert lines[place].split()[2:5] == ["success", "1,200", "3"]
+    assert lines[place + 1 : place + 3] == ["  columns 2 → 3", "  schema changed"]
+    assert main(["history", "sales", "daily", "--json"]) == 0
+    answer = server.get("history/sales/daily", accept="application/json")
+    assert json.loads(capsys.readouterr().out) == json.loads(answer.body)
+    assert main(["history", "sales", "malformed"]) == 0
+    assert "  malformed row" in capsys.readouterr().out
+    assert main(["history", "sales", "mapped", "--map-index", "2"]) == 0
+    assert " 601 " in capsys.readouterr().out
+    assert main(["history", HOSTILE[-1], "no/such task \u202e", "ключ"]) == 0
+    assert "None of the last 0 runs" in capsys.readouterr().out
+
+
+@needs_teams
+@pytest.mark.parametrize(
+    ("user", "words"), [("rolf", "grant read access to XComs of that Dag"), ("", "the token is not accepted")]
+)
+def test_history_command_says_what_the_user_lacks(
+    server: ViewerServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    user: str,
+    words: str,
+) -> None:
+    """A permission, or a token that is valid."""
+    from include.xcom.__main__ import main
+
+    monkeypatch.setenv("AIRFLOW_API_URL", server.url)
+    monkeypatch.setenv("AIRFLOW_API_TOKEN", server.token(user) if user else "no token")
+
+    assert main(["history", "sales", "daily"]) == 1
+    said = capsys.readouterr()
+    assert words in said.err
+    assert "daily 01" not in said.out
+
+
 def test_two_runs_are_compared_by_content(server: ViewerServer) -> None:
     """Columns that were added, removed or changed come first, then the others; the first rows of both."""
     page = server.get("compare/sales/daily/-1?first=daily+01&second=daily+03").text

@@ -93,6 +93,15 @@ def parser() -> argparse.ArgumentParser:
             f"Types and shapes come from the XCom rows; without Airflow's API they are left out.\n{_API}",
         )
     )
+    _add_history(
+        add(
+            "history",
+            _history,
+            "Show an XCom over the last runs of its Dag, and what changed from run to run.",
+            "Rows, columns or items, value, size, and the seconds that storing took. The payload viewer of the API\n"
+            f"server (Airflow 3.1 and newer) is asked; no payload is read.\n{_API}",
+        )
+    )
     _add_show(
         add(
             "show",
@@ -168,6 +177,27 @@ def _ls(given: argparse.Namespace) -> int:
     api = None if given.no_api or given.run_id is None else _connect(given)
     for line in list_payloads(given.dag_id, given.run_id, api, is_json=given.json):
         print(line)
+    return 0
+
+
+def _add_history(command: argparse.ArgumentParser) -> None:
+    command.add_argument("dag_id", metavar="DAG")
+    command.add_argument("task_id", metavar="TASK")
+    command.add_argument("key", metavar="KEY", nargs="?", default="return_value")
+    command.add_argument("--runs", type=_runs, default=30, metavar="N", help="up to 365 (default: 30)")
+    command.add_argument(
+        "--map-index", type=_index, metavar="N", help="of a mapped task (default: the sum of all)"
+    )
+    _add_api(command)
+    _add_json(command)
+
+
+def _history(given: argparse.Namespace) -> int:
+    _load_airflow()
+    from .commands.history import print_history
+
+    where = (given.dag_id, given.task_id, given.key)
+    print_history(_connect(given), *where, runs=given.runs, map_index=given.map_index, is_json=given.json)
     return 0
 
 
@@ -333,6 +363,14 @@ def _target(words: list[str], given: argparse.Namespace) -> str | Coordinates:
 
 def _count(text: str) -> int:
     return _whole_number(text, 1, 10_000)
+
+
+def _runs(text: str) -> int:
+    return _whole_number(text, 1, 365)
+
+
+def _index(text: str) -> int:
+    return _whole_number(text, 0, 999_999_999)
 
 
 def _at_once(text: str) -> int:

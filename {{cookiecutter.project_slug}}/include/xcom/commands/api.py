@@ -156,6 +156,12 @@ class AirflowAPI:
         """
         return self._get(path, query)
 
+    def history(self, dag_id: str, task_id: str, query: Query) -> dict[str, Any]:
+        """Return what the payload viewer tells of an XCom over its runs; status 404, or 200, without one."""
+        path = f"/history/{_quoted(dag_id)}/{_quoted(task_id)}"
+        answer: dict[str, Any] = self._ask("GET", path, root="/payload-viewer", params=query)
+        return answer
+
     def version(self) -> tuple[int, ...]:
         """Return Airflow's version, such as ``(3, 3)``."""
         answer = self._get("/version")
@@ -302,9 +308,10 @@ class AirflowAPI:
         return self._ask("GET", path, words=words, params=query)
 
     def _ask(
-        self, method: str, path: str, *, words: str = "", accepted: tuple[int, ...] = (200,), **content: Any
-    ) -> Any:
-        url = f"{self.url}/api/v2{path}"
+        self, method: str, path: str, *, root: str = "/api/v2", words: str = "",
+        accepted: tuple[int, ...] = (200,), **content: Any,
+    ) -> Any:  # fmt: skip
+        url = f"{self.url}{root}{path}"
         response = self._send(method, url, self._authorize(), **content)
         if response.status_code == 401 and not self._login.token:
             # Tokens expire, and a sweep may take longer than they last.

@@ -6,7 +6,7 @@ import secrets
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from ..errors import PayloadError
@@ -70,6 +70,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if isinstance(error, _Refused):
         said = error.message
         return _message(request, said.status, said.title, f"{said.text} {said.advice}")
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse({"detail": str(error.detail)}, error.status_code, QUIET)
     titles = {
         401: ("You are not logged in", "Log in to Airflow in this browser, then open this page again."),
         403: (
