@@ -124,10 +124,11 @@ def clean_environment(home: Path) -> dict[str, str]:
     }
 
 
-def bake(template: Path, output: Path, answers: dict[str, str], *options: str) -> Baked:
+def bake(template: Path | str, output: Path, answers: dict[str, str], *options: str) -> Baked:
     """Run cookiecutter's command as a person would and report the outcome, good or bad.
 
     The command runs in this process, since starting Python and cookiecutter takes longer than baking.
+    The template is a folder, or an address that git can clone.
     """
     output.mkdir(parents=True, exist_ok=True)
     home = output.parent / f"{output.name}-home"

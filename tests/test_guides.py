@@ -23,7 +23,15 @@ from baking import BIN, REPOSITORY, TEMPLATE_FOLDER, Baked, clean_environment, c
 
 DOCS = REPOSITORY / "docs"
 PROJECT = REPOSITORY / TEMPLATE_FOLDER
-GUIDES = ("adopt.md", "astro.md", "celery.md", "composer.md", "helm.md")
+GUIDES = (
+    "adopt.md",
+    "astro.md",
+    "celery.md",
+    "composer.md",
+    "helm.md",
+    "remote-execution.md",
+    "update.md",
+)
 PAGES = sorted([*DOCS.rglob("*.md"), REPOSITORY / "README.md", PROJECT / "README.md"])
 ADDRESS = "gh:org/cookiecutter-astro-gcs-xcom"
 
@@ -55,18 +63,23 @@ FOREIGN = {
         "--update-pypi-packages-from-file",
     },
     "astro deployment variable create": {"--deployment-id"},
-    "astro dev start": set(),
+    "astro dev start": {"--standalone"},
     "astro dev parse": set(),
     "astro deploy": {"--dags"},
+    "astro remote deploy": set(),
     "astro config set": set(),
-    "cruft check": set(),
+    "cruft check": {"--checkout"},
+    "cruft create": {"--checkout"},
     "cruft link": {"--no-input", "--extra-context"},
+    "cruft update": {"--checkout"},
     "docker build": {"-f", "-t"},
     "docker compose exec": {"-T"},
     "docker compose up": {"-d", "--build", "--wait", "--wait-timeout", "--scale"},
     "docker compose stop": set(),
     "docker compose down": {"--volumes"},
     "docker push": set(),
+    "kubectl create serviceaccount": {"--namespace"},
+    "kubectl annotate serviceaccount": {"--namespace"},
     "kubectl exec": {"--namespace", "--container"},
     "helm repo add": set(),
     "helm upgrade": {"--install", "--namespace", "--create-namespace", "--values"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,15 @@ import pytest
 from baking import (
     BIN,
     TEMPLATE_FOLDER,
+    bake,
     clean_environment,
     commit_all,
     contents_of,
     git,
 )
 from existing_projects import TREES, adopt, lay_out
+
+VERSION_FILE = "include/xcom/__init__.py"
 
 
 @pytest.fixture
@@ -67,6 +71,65 @@ def test_cruft_makes_the_tree_that_cookiecutter_makes(
     notes = json.loads(theirs.pop(".cruft.json"))
     assert notes["template"] == str(repository)
     assert theirs == made
+
+
+def release(repository: Path, version: str) -> None:
+    """Set the version of the template, commit, and tag it as a release is tagged."""
+    path = repository / TEMPLATE_FOLDER / VERSION_FILE
+    text = re.sub(r'(?m)^__version__ = ".*"$', f'__version__ = "{version}"', path.read_text())
+    path.write_text(text)
+    (repository / TEMPLATE_FOLDER / "include/released.py").write_text(f'"""New in {version}."""\n')
+    commit_all(repository, f"Release {version}")
+    git(repository, "tag", f"v{version}")
+
+
+def version_of(project: Path) -> str:
+    """Return the version that a project says it has."""
+    (version,) = re.findall(r'(?m)^__version__ = "(.*)"$', (project / VERSION_FILE).read_text())
+    return str(version)
+
+
+@pytest.fixture
+def releases(repository: Path) -> Path:
+    """The template with two releases, and something that is not released yet."""
+    release(repository, "1.0.0")
+    release(repository, "1.0.1")
+    (repository / TEMPLATE_FOLDER / "include/unreleased.py").write_text('"""New."""\n')
+    commit_all(repository, "Go on")
+    return repository
+
+
+def test_project_of_a_release_is_made_by_cookiecutter_and_by_cruft(releases: Path, tmp_path: Path) -> None:
+    """``--checkout`` takes the tag, not what came after it, and both make the same files."""
+    baked = bake(f"git+file://{releases}", tmp_path / "baked", {}, "--checkout", "v1.0.0")
+    made = create(releases, tmp_path, "--checkout", "v1.0.0")
+
+    assert baked.exit_code == 0, baked.said
+    assert version_of(baked.project) == version_of(made) == "1.0.0"
+    assert not (made / "include/unreleased.py").exists()
+    of_cruft = {name: body for name, body in contents_of(made).items() if not name.startswith(".git/")}
+    del of_cruft[".cruft.json"]
+    assert of_cruft == contents_of(baked.project)
+
+
+def test_project_of_a_release_is_updated_to_the_release_that_is_named(releases: Path, tmp_path: Path) -> None:
+    """Its own changes nothing, the next brings what is in it and no more; own work stays."""
+    project = create(releases, tmp_path, "--checkout", "v1.0.0")
+    (project / "dags/own.py").write_text("# mine\n")
+    commit_all(project, "Work")
+
+    stayed = cruft(tmp_path, project, "update", "--checkout", "v1.0.0", "--skip-apply-ask")
+    assert stayed.returncode == 0, stayed.stdout + stayed.stderr
+    assert git(project, "status", "--porcelain") == ""
+    done = cruft(tmp_path, project, "update", "--checkout", "v1.0.1", "--skip-apply-ask")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert version_of(project) == "1.0.1"
+    assert (project / "include/released.py").read_text() == '"""New in 1.0.1."""\n'
+    assert not (project / "include/unreleased.py").exists()
+    assert (project / "dags/own.py").read_text() == "# mine\n"
+    assert list(project.rglob("*.rej")) == []
+    assert cruft(tmp_path, project, "check", "--checkout", "v1.0.1").returncode == 0
 
 
 def test_cruft_finds_a_new_project_up_to_date(repository: Path, tmp_path: Path) -> None:
