@@ -344,6 +344,21 @@ def test_commands_of_the_pages_exist(page: Path, monkeypatch: pytest.MonkeyPatch
             assert re.search(rf"^{words[1]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), line
 
 
+def test_commands_that_the_forms_ask_for_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reports a bug is asked for what the program prints, in the form that it has."""
+    monkeypatch.syspath_prepend(str(PROJECT))
+    from include.xcom.__main__ import parser
+
+    forms = [*(REPOSITORY / ".github/ISSUE_TEMPLATE").glob("*.yml"), REPOSITORY / "SECURITY.md"]
+    asked = [re.findall(r"`python -m include\.xcom ([^`]+)`", form.read_text()) for form in forms]
+    found = {command for commands in asked for command in commands}
+
+    assert found == {"--version", "doctor --json"}
+    assert parser().parse_args(["doctor", "--json"]).json
+    with pytest.raises(SystemExit, match="0"):
+        parser().parse_args(["--version"])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
 def test_settings_of_the_pages_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours are fields of Settings, or of the maintenance Dag; others are known to Airflow."""
