@@ -17,6 +17,7 @@ from airflow.sdk.state import AssetScope, TaskScope
 from airflow_server import PASSWORD, USERNAME, AirflowServer, start
 from include.state_backend import GCSStateBackend
 from include.xcom import state
+from include.xcom.__main__ import main
 from include.xcom.commands.state_rows import StateRows
 
 RUN = "manual__2026-11-01T00:00:00+00:00"
@@ -85,6 +86,12 @@ def uri_of(text: str) -> str:
     reference = state.StateReference.from_value(json.loads(text))
     assert reference is not None
     return reference.payload.uri
+
+
+def log_in(server: AirflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands ask the server."""
+    for name, text in (("URL", server.url), ("USERNAME", USERNAME), ("PASSWORD", PASSWORD)):
+        monkeypatch.setenv(f"AIRFLOW_API_{name}", text)
 
 
 def is_referenced(rows: StateRows, uri: str) -> bool:
@@ -187,10 +194,7 @@ def test_sweep_deletes_what_no_row_of_state_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Earlier values, those of rows that are gone, and nothing young or of a Dag that Airflow does not know."""
-    from include.xcom.__main__ import main
-
-    for name, text in (("URL", server.url), ("USERNAME", USERNAME), ("PASSWORD", PASSWORD)):
-        monkeypatch.setenv(f"AIRFLOW_API_{name}", text)
+    log_in(server, monkeypatch)
     scope, asset = TaskScope("sales", RUN, "load"), AssetScope(name="a_b")
 
     def stored(scope: Any, key: str) -> str:
@@ -219,3 +223,84 @@ def test_sweep_deletes_what_no_row_of_state_names(
     assert uri_of(other) not in left
     assert main(["ls", "sales", RUN, "--no-api"]) == 0
     assert "2 objects of task state" in capsys.readouterr().out
+
+
+def test_ls_lists_state_by_scope_and_key(
+    server: AirflowServer,
+    api: Api,
+    backend: GCSStateBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of a run, of a Dag, or of everything; `none` is an object that no row refers to any more."""
+    log_in(server, monkeypatch)
+    scope, mapped, asset = (
+        TaskScope("sales", RUN, "load"),
+        TaskScope("sales", RUN, "load", 3),
+        AssetScope(name="a_b"),
+    )
+    backend.serialize_task_state_store_to_ref(value=LARGE, key="earlier", scope=scope)
+    last = backend.serialize_task_state_store_to_ref(value=LARGE, key="listed", scope=mapped)
+    backend.serialize_task_state_store_to_ref(value=LARGE, key="k", scope=TaskScope("sales", "other", "load"))
+    backend.serialize_asset_state_store_to_ref(value=LARGE, key="k", scope=asset)
+    backend.serialize_asset_state_store_to_ref(value=LARGE, key="k", scope=AssetScope(name="long " * 99))
+    path = f"/api/v2/dags/sales/dagRuns/{quote(RUN)}/taskInstances/load/state-store/listed?map_index=3"
+    api.ask("PUT", path, {"value": {MARKER: last}})
+    capsys.readouterr()
+
+    def listed(*words: str) -> list[list[str]]:
+        assert main(["ls", "--state", *words]) == 0
+        return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    of_run = listed("sales", RUN)
+    assert of_run[0] == ["STATE", "OF", "RUN", "MAP", "KEY", "SIZE", "AGE", "ROW"]
+    assert [[*line[:4], line[-1]] for line in of_run[1:3]] == [
+        ["sales.load", RUN, "-", "earlier", "none"],
+        ["sales.load", RUN, "3", "listed", "yes"],
+    ]
+    assert of_run[3][:4] == ["2", "objects", "of", "state,"]
+    assert len(listed("sales")) == 1 + 3 + 1
+    everything = listed("--no-api")
+    assert ["asset", "a_b", "-", "-", "k"] in [line[:5] for line in everything]
+    assert {line[-1] for line in everything[1:-1]} == {"?"}
+    assert main(["ls", "--state", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["key"], one["is_referenced"]) for one in found["state"]] == [
+        ("k", False),
+        (None, None),
+        ("earlier", False),
+        ("listed", True),
+        ("k", False),
+    ]
+    assert found["state"][3]["scope"] == ["task", "sales", RUN, "load", "-", "3"]
+    assert found["state"][3]["uri"] == uri_of(last)
+
+
+def test_ls_of_state_without_airflow_and_without_state(
+    backend: GCSStateBackend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store alone is enough for scopes, keys, sizes and ages."""
+    monkeypatch.setenv("AIRFLOW_API_URL", "http://127.0.0.1:9")
+    assert main(["ls", "--state", "--no-api"]) == 0
+    assert capsys.readouterr().out == "No objects of state in xcom/=state/\n"
+    for name in ("a", "b"):
+        backend.serialize_asset_state_store_to_ref(value=LARGE, key="k", scope=AssetScope(name=name))
+
+    assert main(["ls", "--state"]) == 0
+
+    out, err = capsys.readouterr()
+    assert [line.split()[-1] for line in out.splitlines()] == [
+        "ROW",
+        "?",
+        "?",
+        "KiB" if "KiB" in out else "B",
+    ]
+    assert err.count("rows are unknown: ") == 1
+
+
+def test_ls_needs_a_dag(capsys: pytest.CaptureFixture[str]) -> None:
+    """All payloads of a bucket are too many for one table."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["ls"])
+
+    assert "name a Dag: ls DAG [RUN]" in capsys.readouterr().err

@@ -90,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
             "ls",
             _ls,
             "List the payloads of a Dag run, or the runs of a Dag that have payloads.",
-            f"Types and shapes come from the XCom rows; without Airflow's API they are left out.\n{_API}",
+            "Types and shapes come from the XCom rows; without Airflow's API they are left out.\n"
+            "With --state: the state of a run's tasks, of a Dag's, or of all tasks and assets if no Dag is named.\n"
+            f"{_API}",
         )
     )
     _add_history(
@@ -163,19 +165,25 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _add_ls(command: argparse.ArgumentParser) -> None:
-    command.add_argument("dag_id", metavar="DAG")
+    command.add_argument("dag_id", metavar="DAG", nargs="?")
     command.add_argument("run_id", metavar="RUN", nargs="?")
+    command.add_argument("--state", action="store_true", help="list what is kept in the state store")
     command.add_argument("--no-api", action="store_true", help="ask only the store")
     _add_api(command)
     _add_json(command)
 
 
 def _ls(given: argparse.Namespace) -> int:
+    if given.dag_id is None and not given.state:
+        raise UsageError("name a Dag: ls DAG [RUN]; only ls --state does without")
     _load_airflow()
     from .commands.listing import list_payloads
+    from .commands.state_listing import list_state
 
-    api = None if given.no_api or given.run_id is None else _connect(given)
-    for line in list_payloads(given.dag_id, given.run_id, api, is_json=given.json):
+    has_rows = given.state or given.run_id is not None
+    api = _connect(given) if has_rows and not given.no_api else None
+    list_objects = list_state if given.state else list_payloads
+    for line in list_objects(given.dag_id, given.run_id, api, is_json=given.json):
         print(line)
     return 0
 

@@ -21,12 +21,11 @@ from ..settings import load_settings
 from ..stores import Listed, own_store
 from ..units import format_size
 from .api import AirflowAPI, AirflowAPIError
-from .output import format_age, format_shape, format_table, warn
+from .output import ROW_WORDS, format_age, format_shape, format_table, warn
 
 __all__ = ["list_payloads"]
 
 _AT_ONCE = 8
-_ROW_WORDS = {True: "yes", False: "none", None: "?"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def list_payloads(
             one.codec,
             format_size(one.bytes),
             format_age(one.age_seconds),
-            _ROW_WORDS[one.is_referenced],
+            ROW_WORDS[one.is_referenced],
         )
         for one in payloads
     ]
@@ -123,7 +122,8 @@ def _state_line(dag_id: str, run_id: str) -> Iterator[str]:
     folder = state.folder_of(load_settings().prefix, ("task", dag_id, run_id))
     objects = [one for page in own_store().list(folder) for one in page]
     if objects:
-        yield f"{len(objects)} objects of task state, {format_size(sum(one.size for one in objects))}, in {folder}"
+        total = format_size(sum(one.size for one in objects))
+        yield f"{len(objects)} objects of task state, {total}; ls --state lists them"
 
 
 def _list_runs(dag_id: str, *, is_json: bool) -> Iterator[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 __all__ = [
+    "ROW_WORDS",
     "CommandError",
     "Progress",
     "UsageError",
@@ -29,6 +30,9 @@ __all__ = [
     "printable",
     "warn",
 ]
+
+ROW_WORDS = {True: "yes", False: "none", None: "?"}
+"""Whether a row refers to an object, in the column ROW."""
 
 _LOG_SECONDS = 10.0
 # Wider than any row: nothing is cut or folded where no terminal needs it.
