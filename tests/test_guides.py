@@ -66,7 +66,7 @@ FOREIGN = {
     "astro dev start": {"--no-proxy", "--standalone"},
     "astro dev parse": set(),
     "astro deploy": {"--dags"},
-    "astro remote deploy": set(),
+    "astro remote deploy": {"--platform"},
     "astro config set": set(),
     "cruft check": {"--checkout"},
     "cruft create": {"--checkout"},
