@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(Path(__file__).parent)]
 
 from include.xcom.codecs.frames.arrow_tables import ArrowCodec  # noqa: E402
-from include.xcom.codecs.frames.comparison import frame_difference  # noqa: E402
+from include.xcom.codecs.frames.comparison import frames_equal  # noqa: E402
 from include.xcom.codecs.frames.pandas_frames import PandasCodec  # noqa: E402
 from include.xcom.codecs.frames.polars_frames import PolarsCodec  # noqa: E402
 from include.xcom.errors import UnsupportedTypeError  # noqa: E402
@@ -185,7 +185,7 @@ def test_any_pandas_frame_comes_back_or_is_refused(frame: pd.DataFrame, frame_fo
     back = round_trip(PandasCodec(frame_format), frame)
 
     if back is not None:
-        assert frame_difference(frame, back) is None
+        assert frames_equal(frame, back)
         assert list(back.dtypes) == list(frame.dtypes)
         assert type(back.index) is type(frame.index)
 
@@ -210,7 +210,7 @@ def test_any_polars_frame_comes_back_or_is_refused(frame: pl.DataFrame, frame_fo
 
     if back is not None:
         assert back.schema == frame.schema
-        assert frame_difference(frame, back) is None
+        assert frames_equal(frame, back)
         assert_frame_equal(back, frame, check_exact=True)
 
 

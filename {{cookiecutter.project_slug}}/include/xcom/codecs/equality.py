@@ -93,9 +93,9 @@ def _same_leaf(mine: Any, theirs: Any) -> bool:
     if library == "numpy" and hasattr(mine, "dtype"):
         return _same_array(mine, theirs)
     if library in _FRAMES and kind.__name__ in ("DataFrame", "Series", "Table", "RecordBatch"):
-        from .frames.comparison import frame_difference
+        from .frames.comparison import frames_equal
 
-        return frame_difference(mine, theirs) is None
+        return frames_equal(mine, theirs)
     if any("__eq__" in vars(base) for base in kind.__mro__[:-1]):
         return bool(mine == theirs)
     # Known to Airflow's serialisers only: the same if it is written the same.

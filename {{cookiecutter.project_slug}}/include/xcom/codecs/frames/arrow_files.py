@@ -124,9 +124,7 @@ def is_plain(kind: pa.DataType) -> bool:
         return bool(kind.unit != "s")  # Parquet holds them as milliseconds, which have fewer years.
     if types.is_list(kind) or types.is_large_list(kind) or (types.is_struct(kind) and kind.num_fields):
         return all(is_plain(kind.field(at).type) for at in range(kind.num_fields))
-    is_number = types.is_integer(kind) or types.is_float32(kind) or types.is_float64(kind)
-    checks = (types.is_boolean, types.is_date32, types.is_time64, types.is_duration, types.is_decimal128)
-    return _is_text(kind) or is_number or any(check(kind) for check in checks)
+    return _is_text(kind) or any(check(kind) for check in _PLAIN)
 
 
 def arrow_equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> bool:
@@ -145,8 +143,14 @@ def arrow_equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    checks = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    return any(check(kind) for check in checks)
+    return any(check(kind) for check in _TEXT)
+
+
+_TEXT = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+_PLAIN = (
+    *(types.is_boolean, types.is_integer, types.is_float32, types.is_float64, types.is_decimal128),
+    *(types.is_date32, types.is_time64, types.is_duration),
+)
 
 
 # ----------------------------------------------------------------------------------------- writing

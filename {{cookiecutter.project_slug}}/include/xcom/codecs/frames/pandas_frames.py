@@ -63,7 +63,7 @@ class PandasCodec:
 
         from .arrow_files import write_columns
         from .pandas_columns import LazyText, put
-        from .pandas_indexes import put_index, put_labels
+        from .pandas_indexes import put_index, put_labels, put_name
         from .pandas_schema import file_schema
 
         is_frame = isinstance(value, pd.DataFrame)
@@ -75,7 +75,7 @@ class PandasCodec:
         index, index_columns = put_index(value.index, ".index", changes)
         facts = {
             "columns": [column.spec for column in columns],
-            "labels": put_labels(value.columns, changes) if is_frame else _put(value.name, ".name"),
+            "labels": put_labels(value.columns, changes) if is_frame else put_name(value.name, ".name"),
             "index": index,
             "attrs": _put_attrs(value.attrs, changes),
             "flags": value.flags.allows_duplicate_labels,
@@ -156,22 +156,15 @@ def _types(value: pd.DataFrame | pd.Series, columns: list[Column]) -> list[str]:
     ]
 
 
-def _put(value: Any, path: str) -> Any:
-    try:
-        return dump(value)
-    except UnsupportedTypeError as error:
-        error.path = f"{path}{error.path}"
-        raise
-
-
 def _put_attrs(attrs: dict[Any, Any], changes: list[Change] | None) -> Any:
     """Return attrs as JSON, without what cannot be stored: Airflow's default drops them all then."""
     kept = {}
     for key, item in attrs.items():
         try:
-            _put({key: item}, ".attrs")
+            dump({key: item})
             kept[key] = item
-        except UnsupportedTypeError:
+        except UnsupportedTypeError as error:
+            error.path = f".attrs{error.path}"
             if changes is None:
                 raise
             changes.append(Change(f".attrs[{key!r}]", type_name(type(item)), "nothing"))

@@ -16,7 +16,7 @@ from ..tagged_json import dump, load
 from .arrow_files import arrow_equal
 from .pandas_columns import Column, Spec, get, pack, put, to_index, unpack
 
-__all__ = ["get_index", "get_labels", "indexes_equal", "put_index", "put_labels"]
+__all__ = ["get_index", "get_labels", "indexes_equal", "put_index", "put_labels", "put_name"]
 
 
 def put_index(index: pd.Index, path: str, changes: list[Change] | None = None) -> tuple[Spec, list[Column]]:
@@ -28,7 +28,7 @@ def put_index(index: pd.Index, path: str, changes: list[Change] | None = None) -
     Raises:
         UnsupportedTypeError: It does not come back.
     """
-    names = [_put_name(name, f"{path}.name", changes) for name in index.names]
+    names = [put_name(name, f"{path}.name", changes) for name in index.names]
     if type(index) is pd.RangeIndex:
         return {"kind": "range", "names": names, "range": [index.start, index.stop, index.step]}, []
     if type(index) is pd.MultiIndex:
@@ -102,7 +102,8 @@ def _get_level(data: pa.ChunkedArray, spec: Spec) -> tuple[pd.Index, Any]:
     return level, codes
 
 
-def _put_name(name: Any, path: str, changes: list[Change] | None) -> Any:
+def put_name(name: Any, path: str, changes: list[Change] | None = None) -> Any:
+    """Return a name as JSON, or as its text if it has no exact form."""
     try:
         return dump(name)
     except UnsupportedTypeError as error:

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, ClassVar, cast
 from ...errors import UnsupportedTypeError
 from ..base import Buffer, Change, Encoded, type_name
 from ..parts import PartsFile
-from .comparison import frame_difference
+from .comparison import frames_equal
 from .formats import FrameFormat, check_size, foreign_errors, hash_schema, is_failure
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _verify(frame: pl.DataFrame, frame_format: FrameFormat) -> None:
         try:
             written = column.to_frame()
             payload = memoryview(b"".join(_write(written, frame_format)))
-            if frame_difference(_read(payload, 2**62), written) is None:
+            if frames_equal(_read(payload, 2**62), written):
                 continue
             reason = "would come back changed"
         except BaseException as error:
