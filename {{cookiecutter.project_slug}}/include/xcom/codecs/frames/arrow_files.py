@@ -20,7 +20,16 @@ from ..base import Buffer
 from ..parts import PartsFile
 from .formats import FrameFormat, check_size, foreign_errors
 
-__all__ = ["ColumnData", "WrittenFile", "arrow_equal", "is_plain", "read_table", "write_columns"]
+__all__ = [
+    "ColumnData",
+    "WrittenFile",
+    "arrow_equal",
+    "is_plain",
+    "pack",
+    "read_table",
+    "unpack",
+    "write_columns",
+]
 
 
 class ColumnData(Protocol):
@@ -116,6 +125,23 @@ def read_table(payload: memoryview, max_bytes: int) -> pa.Table:
         if head == b"ARROW1\0\0" and tail == b"ARROW1":
             return _read_arrow(payload, max_bytes)
     raise PayloadCorruptError("the payload is neither Parquet nor an Arrow IPC file, or it was cut short")
+
+
+def pack(column: pa.ChunkedArray) -> str:
+    """Return an Arrow column as an IPC stream in base64."""
+    table = pa.table({"": column})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return base64.b64encode(sink.getvalue()).decode("ascii")
+
+
+def unpack(text: str) -> pa.ChunkedArray:
+    """Undo ``pack``."""
+    with pa.ipc.open_stream(base64.b64decode(text)) as reader:
+        table = reader.read_all()
+    table.validate(full=True)
+    return table.column(0)
 
 
 def is_plain(kind: pa.DataType) -> bool:

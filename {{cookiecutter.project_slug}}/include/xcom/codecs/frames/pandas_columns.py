@@ -6,7 +6,6 @@ Kinds that might change a value are made again and compared while putting.
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import json
 from collections.abc import Callable, Iterable
@@ -23,9 +22,9 @@ from .. import time_zones
 from ..base import Change, type_name
 from ..equality import difference
 from ..tagged_json import dump, load
-from .arrow_files import ColumnData, arrow_equal, is_plain
+from .arrow_files import ColumnData, arrow_equal, is_plain, pack, unpack
 
-__all__ = ["Column", "LazyText", "Spec", "arrays_equal", "get", "pack", "put", "to_index", "unpack"]
+__all__ = ["Column", "LazyText", "Spec", "arrays_equal", "get", "put", "to_index"]
 
 NumpyArray: TypeAlias = np.ndarray[Any, Any]
 PandasArray: TypeAlias = pd.api.extensions.ExtensionArray
@@ -127,23 +126,6 @@ def arrays_equal(left: Any, right: Any) -> bool:
         return difference(list(left), list(right)) is None
     mine, theirs = (_KINDS[_kind_of(array)].put(array) for array in (left, right))
     return mine.spec == theirs.spec and arrow_equal(mine.whole(len(left)), theirs.whole(len(right)))
-
-
-def pack(column: Column, rows: int) -> str:
-    """Return a whole Arrow column as an IPC stream in base64."""
-    table = pa.table({"": column.whole(rows)})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return base64.b64encode(sink.getvalue()).decode("ascii")
-
-
-def unpack(text: str) -> pa.ChunkedArray:
-    """Undo ``pack``."""
-    with pa.ipc.open_stream(base64.b64decode(text)) as reader:
-        table = reader.read_all()
-    table.validate(full=True)
-    return table.column(0)
 
 
 def to_index(values: Any, name: Any = None) -> pd.Index:
@@ -280,7 +262,8 @@ def _get_intervals(data: pa.ChunkedArray, spec: Spec) -> PandasArray:
 def _put_categories(values: Any) -> Column:
     """Store the values, so that any reader sees them; text as a dictionary, which others read as categories."""
     inner = put(values.categories.array, ".cat.categories")
-    known = inner.whole(len(values.categories)).combine_chunks()
+    whole = inner.whole(len(values.categories))
+    known = whole.combine_chunks()
     codes = np.asarray(values.codes, np.int32)
     rows = pa.array(codes, mask=codes < 0)
     if pa.types.is_large_string(known.type):
@@ -288,10 +271,9 @@ def _put_categories(values: Any) -> Column:
         data = pa.DictionaryArray.from_arrays(rows, known.cast(pa.string()), ordered=bool(values.ordered))
     else:
         data = known.take(rows)
-    packed = pack(inner, len(values.categories))
-    return Column(
-        data, {"kind": "categories", "ordered": bool(values.ordered), "of": inner.spec, "packed": packed}
-    )
+    is_ordered = bool(values.ordered)
+    spec = {"kind": "categories", "ordered": is_ordered, "of": inner.spec, "packed": pack(whole)}
+    return Column(data, spec)
 
 
 def _get_categories(data: pa.ChunkedArray, spec: Spec) -> PandasArray:

@@ -13,8 +13,8 @@ from pandas.tseries.frequencies import to_offset
 from ...errors import UnsupportedTypeError
 from ..base import Change, type_name
 from ..tagged_json import dump, load
-from .arrow_files import arrow_equal
-from .pandas_columns import Column, Spec, get, pack, put, to_index, unpack
+from .arrow_files import arrow_equal, pack, unpack
+from .pandas_columns import Column, Spec, get, put, to_index
 
 __all__ = ["get_index", "get_labels", "indexes_equal", "put_index", "put_labels", "put_name"]
 
@@ -65,7 +65,7 @@ def put_labels(labels: pd.Index, changes: list[Change] | None) -> Spec:
             raise
         changes.append(Change(".columns", type_name(type(labels[0])), "str"))
         facts, columns = put_index(pd.Index(list(map(str, labels))), ".columns")
-    return {**facts, "packed": [pack(column, len(labels)) for column in columns]}
+    return {**facts, "packed": [pack(column.whole(len(labels))) for column in columns]}
 
 
 def get_labels(facts: Spec) -> pd.Index:
