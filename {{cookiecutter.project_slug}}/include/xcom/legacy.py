@@ -17,7 +17,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -124,31 +123,21 @@ def _parsed(data: bytes, decoder: type[json.JSONDecoder] | None = None) -> Any:
 def _expanded(data: bytes, row: str, limit: int) -> bytes:
     """Return the bytes of a file, which is compressed if its name in a row says so."""
     name = _OBJECT_STORAGE.fullmatch(row)
-    suffix = name[1] if name else None
-    if suffix in (None, ".json"):
+    suffix = (name[1] if name else None) or ".json"
+    if suffix == ".json":
         return data
     # Imported here, because hardly any task comes this way.
-    import bz2
-    import gzip
-    import lzma
+    from fsspec.compression import compr  # type: ignore[import-untyped]
+    from fsspec.utils import compressions  # type: ignore[import-untyped]
 
-    import zstandard
-
-    openers: dict[str, Callable[[io.BytesIO], Any]] = {
-        ".gz": lambda file: gzip.GzipFile(fileobj=file),
-        ".bz2": bz2.BZ2File,
-        ".xz": lzma.LZMAFile,
-        ".lzma": lzma.LZMAFile,
-        # As fsspec names them; the others that it knows need packages that Airflow does not bring.
-        ".zst": lambda file: zstandard.ZstdDecompressor().stream_reader(file),
-    }
-    if suffix not in openers:
-        known = ", ".join(openers)
+    kind = compressions.get(suffix[1:])
+    if kind is None or kind not in compr:
+        known = ", ".join(f".{ending}" for ending, one in compressions.items() if one in compr)
         raise UnsupportedTypeError(f"it is compressed as {suffix}, and only {known} can be read")
     try:
-        with openers[suffix](io.BytesIO(data)) as file:
+        with compr[kind](io.BytesIO(data), mode="rb") as file:
             expanded: bytes = file.read(limit + 1)
-    except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
+    except Exception as error:  # Each library has errors of its own.
         raise PayloadCorruptError(f"it cannot be expanded: {error}") from error
     if len(expanded) > limit:
         raise PayloadTooLargeError(f"it expands to more than {limit} bytes")
