@@ -181,11 +181,7 @@ def _put_masked(values: Any) -> Column:
 
 
 def _get_masked(data: pa.ChunkedArray, spec: Spec) -> PandasArray:
-    empty = pd.array([], dtype=spec["dtype"])
-    numbers = np.array(
-        data.fill_null(False if empty.dtype.numpy_dtype.kind == "b" else 0), empty.dtype.numpy_dtype
-    )
-    return type(empty)(numbers, np.array(data.is_null(), bool))
+    return pd.api.types.pandas_dtype(spec["dtype"]).__from_arrow__(data)
 
 
 def _put_strings(values: Any) -> Column:
