@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from uuid import uuid4
 
+from ..errors import PayloadCorruptError
+
 if TYPE_CHECKING:
     from ..reference import PayloadReference
 
@@ -59,6 +61,17 @@ class Stored(NamedTuple):
     def of(cls, reference: PayloadReference) -> Stored:
         """Return the object that a reference names."""
         return cls(reference.uri, reference.generation, reference.bytes, reference.crc32c)
+
+    def check(self, size: int | None = None, crc32c: str | None = None) -> None:
+        """Compare a size or a checksum that was found with what was stored.
+
+        Raises:
+            PayloadCorruptError: It is another.
+        """
+        if size not in (None, self.size):
+            raise PayloadCorruptError(f"is {size} bytes long, and {self.size} were written", uri=self.uri)
+        if crc32c not in (None, self.crc32c):
+            raise PayloadCorruptError("has another CRC32C than what was written", uri=self.uri)
 
 
 class Listed(NamedTuple):

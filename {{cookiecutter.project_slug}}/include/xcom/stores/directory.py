@@ -110,14 +110,15 @@ class DirectoryStore:
         """Give the file a second name: a hard link. Only the size is checked."""
         uri = f"{self._root}/{name}"
         path = self._resolve(uri)
-        next(self._pieces(source.uri, source.size), b"")
+        next(self._pieces(source.uri, source), b"")
         self._in_folder(path, uri, lambda: _link(self._resolve(source.uri), path, uri))
         return source._replace(uri=uri)
 
     def _in_folder(self, path: Path, uri: str, create: Callable[[], _T]) -> _T:
         """Make the folders of a path, then call ``create``."""
+        tries_left = _FOLDER_TRIES
         with _translated(uri, "store"):
-            for tries_left in reversed(range(_FOLDER_TRIES)):
+            while True:
                 self._check_inside(path, uri)
                 # Never make the root: a lost mount is an error, not a new directory.
                 if not self._path.is_dir():
@@ -131,38 +132,38 @@ class DirectoryStore:
                 except (FileNotFoundError, FileExistsError):
                     # Another process deleted the folder's last file, and the folder with it; mkdir says
                     # that it exists when that happens between two of its steps.
+                    tries_left -= 1
                     if not tries_left:
                         raise
-        raise AssertionError
 
     def get(self, reference: PayloadReference) -> memoryview:
         """Read a file whole."""
         stored = Stored.of(reference)
         buffer, total, filled = memoryview(bytearray(stored.size)), Checksum(), 0
-        for piece in self._pieces(stored.uri, stored.size):
+        for piece in self._pieces(stored.uri, stored):
             buffer[filled : filled + len(piece)] = piece
             total.update(piece)
             filled += len(piece)
-        _check(stored, total)
+        stored.check(crc32c=str(total))
         return buffer
 
     def download(self, stored: Stored, path: Path, *, progress: Progress | None = None) -> None:
         """Copy a file."""
         total = Checksum()
         with new_file(path) as file:
-            for piece in self._pieces(stored.uri, stored.size):
+            for piece in self._pieces(stored.uri, stored):
                 file.write(piece)
                 total.update(piece)
                 if progress:
                     progress(file.tell())
-            _check(stored, total)
+            stored.check(crc32c=str(total))
 
     def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
         """Read a part of a file, whose size is compared."""
         stop = min(stop, stored.size)
         if start >= stop:
             return b""
-        data = b"".join(self._pieces(stored.uri, stored.size, start, stop))
+        data = b"".join(self._pieces(stored.uri, stored, start, stop))
         if len(data) < stop - start:
             raise PayloadCorruptError("was cut while it was read", uri=stored.uri)
         return data
@@ -176,12 +177,12 @@ class DirectoryStore:
         return Stored(uri, "0", size, str(total))
 
     def _pieces(
-        self, uri: str, size: int | None = None, start: int = 0, stop: int | None = None
+        self, uri: str, stored: Stored | None = None, start: int = 0, stop: int | None = None
     ) -> Iterator[bytes]:
         with _translated(uri, "read"), self._open(uri) as file:
             found = os.fstat(file.fileno()).st_size
-            if size is not None and found != size:
-                raise PayloadCorruptError(f"is {found} bytes long, and {size} were written", uri=uri)
+            if stored is not None:
+                stored.check(size=found)
             file.seek(start)
             left = (found if stop is None else stop) - start
             while left > 0 and (piece := file.read(min(left, _PIECE_BYTES))):
@@ -279,20 +280,13 @@ class DirectoryStore:
             )
 
 
-def _check(stored: Stored, total: Checksum) -> None:
-    if str(total) != stored.crc32c:
-        raise PayloadCorruptError("has another CRC32C than what was written", uri=stored.uri)
-
-
 def _link(source: Path, path: Path, uri: str) -> None:
     # Unlike a rename, a link never replaces an existing file.
     try:
         os.link(source, path)
     except FileExistsError as error:
         raise PayloadExistsError(
-            f"{uri} exists already and was not overwritten. Names are unique for each try: this is a "
-            "replayed request or a bug.",
-            uri=uri,
+            f"{uri} exists already and was not overwritten. {PayloadExistsError.advice}.", uri=uri
         ) from error
 
 

@@ -247,7 +247,7 @@ class Bucket:
             if not is_range and str(total) != stored.crc32c:
                 if is_stated:
                     raise Damaged(f"CRC32C {total} arrived, and the server sent {stored.crc32c}")
-                raise PayloadCorruptError("has another CRC32C than what was written", uri=uri)
+                stored.check(crc32c=str(total))
             return str(total)
 
         return self._retry(attempt, "read", uri, seconds)
@@ -378,9 +378,7 @@ class _UnfinishedCopy(Exception):
 
 def _exists(uri: str) -> PayloadExistsError:
     return PayloadExistsError(
-        f"{uri} exists already and was not overwritten. Names are unique for each try: this is a replayed "
-        "request or a bug.",
-        uri=uri,
+        f"{uri} exists already and was not overwritten. {PayloadExistsError.advice}.", uri=uri
     )
 
 
@@ -390,8 +388,8 @@ def _check_head(response: urllib3.BaseHTTPResponse, stored: Stored, has_range: b
     size = headers.get("content-length", "")
     if has_range:
         size = headers.get("content-range", "").rpartition("/")[2]
-    if size.isdecimal() and int(size) != stored.size:
-        raise PayloadCorruptError(f"is {size} bytes long, and {stored.size} were written", uri=stored.uri)
+    if size.isdecimal():
+        stored.check(size=int(size))
     hashes = dict(item.strip().partition("=")[::2] for item in headers.get("x-goog-hash", "").split(","))
     if hashes.get("crc32c", _as_base64(stored.crc32c)) != _as_base64(stored.crc32c):
         raise PayloadCorruptError("has another CRC32C than what was written", uri=stored.uri)
