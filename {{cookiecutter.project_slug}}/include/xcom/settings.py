@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -241,21 +241,18 @@ def _bucket(text: str) -> str:
     return text if text.startswith("file://") else text.removeprefix("gs://").rstrip("/")
 
 
-_PARSERS: dict[str, Any] = {
+_BY_TYPE: dict[object, Callable[[str], Any]] = {
+    "str": str,
+    "int": _whole_number,
+    "float": _seconds,
+    "bool": _switch,
+    "tuple[str, ...]": _list,
+}
+_PARSERS = {field.name: _BY_TYPE[field.type] for field in fields(Settings)} | {
     "bucket": _bucket,
     "prefix": lambda text: text.strip("/"),
-    "conn_id": str,
-    "threshold_bytes": _whole_number,
-    "max_payload_bytes": _whole_number,
-    "max_file_bytes": _whole_number,
-    "temporary_directory": str,
-    "concurrency": _whole_number,
-    "timeout_seconds": _seconds,
     "frame_format": str.lower,
     "inexact": str.lower,
-    "legacy_references": _switch,
-    "read_uris": _list,
-    "viewer": _switch,
 }
 
 
