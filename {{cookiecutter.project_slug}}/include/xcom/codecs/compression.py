@@ -42,38 +42,25 @@ def decompressed(payload: Buffer, max_bytes: int) -> Iterator[bytes]:
 
     filled = 0
     try:
-        size = _content_size(payload, max_bytes)
+        size = zstandard.frame_content_size(payload)
+        if size < 0:
+            raise PayloadCorruptError("the zstd frame does not say how long its content is")
+        if size > max_bytes:
+            raise PayloadTooLargeError(
+                f"expands to {size} bytes; the limit is {max_bytes}", size=size, limit=max_bytes
+            )
         if size <= _CHUNK_BYTES:
             # Reads no further than the size in the frame's head, which was checked above.
             text = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
-            _check(len(text), size)
+            filled = len(text)
             yield text
-            return
-        # Across frames, so that what follows the first one is an error and not passed over.
-        with zstandard.ZstdDecompressor().stream_reader(payload, read_across_frames=True) as reader:
-            while chunk := reader.read(_CHUNK_BYTES):
-                filled += len(chunk)
-                if filled > size:
-                    break
-                yield chunk
+        else:
+            # Across frames, so that what follows the first one is an error and not passed over.
+            with zstandard.ZstdDecompressor().stream_reader(payload, read_across_frames=True) as reader:
+                while filled <= size and (chunk := reader.read(_CHUNK_BYTES)):
+                    filled += len(chunk)
+                    yield chunk
     except zstandard.ZstdError as error:
         raise PayloadCorruptError(f"the payload is not a whole zstd frame: {error}") from error
-    _check(filled, size)
-
-
-def _content_size(payload: Buffer, max_bytes: int) -> int:
-    import zstandard
-
-    size = zstandard.frame_content_size(payload)
-    if size < 0:
-        raise PayloadCorruptError("the zstd frame does not say how long its content is")
-    if size > max_bytes:
-        raise PayloadTooLargeError(
-            f"expands to {size} bytes; the limit is {max_bytes}", size=size, limit=max_bytes
-        )
-    return size
-
-
-def _check(filled: int, size: int) -> None:
     if filled != size:
         raise PayloadCorruptError(f"the zstd frame holds {filled} bytes and says {size}")

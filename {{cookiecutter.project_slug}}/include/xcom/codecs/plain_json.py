@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -156,11 +155,11 @@ def _json_text(value: Any) -> bytes | None:
     )
     try:
         packed = ormsgpack.packb(value, option=option)
-        if _MAYBE_NOT_FINITE.search(packed) and _has_non_finite(value):
-            return None
+        if _MAYBE_NOT_FINITE.search(packed):
+            json.dumps(value, allow_nan=False)
         del packed  # As large as the text that is written next.
         return orjson.dumps(value)
-    except (ormsgpack.MsgpackEncodeError, orjson.JSONEncodeError):
+    except (ormsgpack.MsgpackEncodeError, orjson.JSONEncodeError, ValueError, RecursionError):
         return None
 
 
@@ -184,16 +183,3 @@ def _parsed(chunks: Iterable[bytes]) -> Any:
         return last
     items += last
     return items
-
-
-def _has_non_finite(value: Any) -> bool:
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if type(item) is dict:
-            pending.extend(item.values())
-        elif type(item) is list:
-            pending.extend(item)
-        elif type(item) is float and not math.isfinite(item):
-            return True
-    return False
