@@ -14,55 +14,44 @@ from .base import type_name
 from .classes import serde
 from .instances import has_state, state_of
 
-__all__ = ["difference"]
+__all__ = ["identical"]
 
 _FRAMES = frozenset({"pandas", "polars", "pyarrow"})
 
 
-def difference(left: Any, right: Any) -> str | None:
-    """Return the path of the first difference (``"[3]['when']"``), or None if there is none.
+def identical(left: Any, right: Any) -> bool:
+    """Tell whether two values are the same at every depth.
 
     Stricter than ``==``: ``1`` is not ``True`` or ``1.0``, ``0.0`` is not ``-0.0``, NaN is NaN, a
     dict's order of keys counts, and times need time zones of one class and equal offsets, not only
     equal instants. Instances of dataclasses, attrs classes and pydantic models are compared by their
     state, all others by ``==``.
     """
-    pending: list[tuple[str, Any, Any]] = [("", left, right)]
+    pending: list[tuple[Any, Any]] = [(left, right)]
     # A stack of ours instead of recursion: values may be nested as deep as they can be stored.
     while pending:
-        path, mine, theirs = pending.pop()
+        mine, theirs = pending.pop()
         if mine is theirs:
             continue
-        kind = type(mine)
-        if kind is not type(theirs):
-            return path
-        if isinstance(mine, dict):
+        if type(mine) is not type(theirs):
+            return False
+        if isinstance(mine, (dict, list, tuple, deque)):
             if not _same_shape(mine, theirs):
-                return path
-            inner = [(f"{path}[{key!r}]", *pair) for key, *pair in zip(mine, mine, theirs, strict=True)]
-            inner += [(f"{path}[{key!r}]", mine[key], theirs.get(key)) for key in mine]
-        elif isinstance(mine, (list, tuple, deque)):
-            if not _same_shape(mine, theirs):
-                return path
-            inner = [(f"{path}[{at}]", *pair) for at, pair in enumerate(zip(mine, theirs, strict=True))]
-            inner += _attributes(path, vars(mine), vars(theirs)) if hasattr(mine, "__dict__") else []
+                return False
+            pending += zip(mine, theirs, strict=True)
+            if isinstance(mine, dict):
+                pending += zip(mine.values(), theirs.values(), strict=True)
+            elif hasattr(mine, "__dict__"):
+                pending.append((_in_order(vars(mine)), _in_order(vars(theirs))))
         elif has_state(mine.__class__):
-            inner = _attributes(path, state_of(mine), state_of(theirs))
-        elif _same_leaf(mine, theirs):
-            continue
-        else:
-            return path
-        pending.extend(reversed(inner))
-    return None
+            pending.append((_in_order(state_of(mine)), _in_order(state_of(theirs))))
+        elif not _same_leaf(mine, theirs):
+            return False
+    return True
 
 
-class _Absent:
-    """Stands for an attribute that one of two instances lacks."""
-
-
-def _attributes(path: str, mine: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    names = sorted({*mine, *theirs})
-    return [(f"{path}.{name}", mine.get(name, _Absent), theirs.get(name, _Absent)) for name in names]
+def _in_order(attributes: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(attributes.items()))
 
 
 def _same_shape(mine: Any, theirs: Any) -> bool:
@@ -116,7 +105,7 @@ def _same_array(mine: Any, theirs: Any) -> bool:
     if mine.dtype != theirs.dtype or mine.shape != theirs.shape:
         return False
     if mine.dtype.hasobject:
-        return difference(mine.tolist(), theirs.tolist()) is None
+        return identical(mine.tolist(), theirs.tolist())
     return bool(mine.tobytes() == theirs.tobytes())
 
 

@@ -29,27 +29,20 @@ _SKELETON = "value.json"
 PartDecoder = Callable[[memoryview, str, int, str, int], Any]
 
 
-def dump(value: Any, changes: list[Change] | None = None) -> Any:
+def dump(value: Any) -> Any:
     """Turn a value into plain JSON: dicts, lists, str, int of 64 bits, finite float, bool and None.
 
     For values that stand within another format, such as labels of a frame. Arrays are written as
     base64; frames are refused.
 
-    Args:
-        value: Any value.
-        changes: Receives the parts that have no exact form and come back as Airflow's default would
-            return them. Without it they are refused.
-
     Raises:
-        UnsupportedTypeError: Its attribute ``path`` is the place within the value.
+        UnsupportedTypeError: Part of it has no exact form. Its attribute ``path`` is the place within
+            the value.
     """
     writer = TaggedWriter()
     node = writer.write(value)
-    found = writer.changes.as_tuple()
-    if changes is not None:
-        changes += found
-    elif found:
-        first = found[0]
+    if changes := writer.changes.as_tuple():
+        first = changes[0]
         raise UnsupportedTypeError(f"it would come back as {first.after}", path=first.path, type=first.before)
     return node
 

@@ -16,7 +16,7 @@ from .advice import advice_for
 from .base import Attachments, Codec, Encoded, type_name
 from .changes import ATTRIBUTES, MEMBER, Changes, Saved
 from .classes import class_node, serde
-from .equality import difference
+from .equality import identical
 from .numpy_arrays import NumpyCodec
 from .plain_json import from_text, json_parts, to_text
 from .raw_bytes import BytesCodec
@@ -399,7 +399,7 @@ class TaggedWriter:
         try:
             fields = instances.to_fields(value)
             made = instances.from_fields(kind, fields)
-            return {"$made": [name, self._node(fields)]}, difference(value, made) is None
+            return {"$made": [name, self._node(fields)]}, identical(value, made)
         except Exception:  # Constructors of others raise anything.
             return None, False
 
@@ -409,7 +409,7 @@ class TaggedWriter:
         try:
             node = self._node(value.serialize())
             made = kind.deserialize(TaggedReader().read(from_text(to_text(node))), version)
-            is_same = difference(value, made) is None
+            is_same = identical(value, made)
         except UnsupportedTypeError:
             raise
         except Exception as error:
@@ -430,7 +430,7 @@ class TaggedWriter:
             raise UnsupportedTypeError(
                 "no codec has a form for it; return a dict, list, DataFrame, array or bytes", type=name
             ) from None
-        if difference(value, back) is not None:
+        if not identical(value, back):
             self.changes.note("", name, f"{type_name(type(back))} as Airflow's serialiser makes it")
         return {"$serde": form}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UnsupportedTypeError
-from ..equality import difference
+from ..equality import identical
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,12 +39,12 @@ def _pandas_equal(left: Any, right: Any) -> bool:
     from .pandas_columns import arrays_equal
     from .pandas_indexes import indexes_equal
 
-    if not indexes_equal(left.index, right.index) or difference(left.attrs, right.attrs) is not None:
+    if not indexes_equal(left.index, right.index) or not identical(left.attrs, right.attrs):
         return False
     if left.flags.allows_duplicate_labels != right.flags.allows_duplicate_labels:
         return False
     if isinstance(left, pd.Series):
-        return difference(left.name, right.name) is None and arrays_equal(left.array, right.array)
+        return identical(left.name, right.name) and arrays_equal(left.array, right.array)
     return indexes_equal(left.columns, right.columns) and all(
         arrays_equal(mine.array, theirs.array)
         for (_, mine), (_, theirs) in zip(left.items(), right.items(), strict=True)

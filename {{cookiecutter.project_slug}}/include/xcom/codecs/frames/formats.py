@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from ...errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
+from ...errors import PayloadCorruptError, PayloadError, PayloadTooLargeError
 
 __all__ = ["FrameFormat", "check_size", "foreign_errors", "hash_schema", "is_failure"]
 
@@ -49,7 +49,7 @@ def foreign_errors() -> Iterator[None]:
     """Turn whatever a library raises over broken bytes into ``PayloadCorruptError``."""
     try:
         yield
-    except (PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError, ModuleNotFoundError):
+    except (PayloadError, ModuleNotFoundError):
         raise
     except BaseException as error:
         if not is_failure(error):

@@ -20,7 +20,7 @@ import pyarrow as pa
 from ...errors import UnsupportedTypeError
 from .. import time_zones
 from ..base import Change, type_name
-from ..equality import difference
+from ..equality import identical
 from ..tagged_json import dump, load
 from .arrow_files import ColumnData, arrow_equal, is_plain, pack, unpack
 
@@ -123,7 +123,7 @@ def arrays_equal(left: Any, right: Any) -> bool:
     if len(left) != len(right):
         return False
     if _kind_of(left) == "objects" == _kind_of(right):
-        return difference(list(left), list(right)) is None
+        return identical(list(left), list(right))
     mine, theirs = (_KINDS[_kind_of(array)].put(array) for array in (left, right))
     return mine.spec == theirs.spec and arrow_equal(mine.whole(len(left)), theirs.whole(len(right)))
 
@@ -314,7 +314,7 @@ def _put_objects(values: Any) -> Column:
             column = Column(pa.array(values, from_pandas=is_nan_missing), spec)
             back = _get_objects(column.whole(len(values)), spec)
             # Aware datetimes come back with whatever class of time zone pyarrow finds.
-            if getattr(column.data.type, "tz", None) is None and difference(list(values), list(back)) is None:
+            if getattr(column.data.type, "tz", None) is None and identical(list(values), list(back)):
                 return column
     return _put_json(values)
 
@@ -338,7 +338,7 @@ def _put_json(values: NumpyArray) -> Column:
         kind = type_name(type(value))
         try:
             texts.append(json.dumps(dump(value), separators=(",", ":")))
-            if difference(load(json.loads(texts[-1])), value) is not None:
+            if not identical(load(json.loads(texts[-1])), value):
                 raise UnsupportedTypeError("it would come back changed")
         except UnsupportedTypeError as error:
             raise UnsupportedTypeError(
