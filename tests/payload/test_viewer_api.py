@@ -781,6 +781,17 @@ def test_comparison_of_other_payloads_shows_both(server: ViewerServer) -> None:
     assert server.get("compare/sales/daily/-1?first=daily+01").status == 422
 
 
+@pytest.mark.parametrize("task", ["malformed", "foreign", "altered", "gone"])
+def test_comparison_of_what_cannot_be_read_says_so(server: ViewerServer, task: str) -> None:
+    """For each side, in the words of the payload's own page; the row is in the history all the same."""
+    compared = server.get(f"compare/sales/{task}/-1?first=manual__1&second=manual__1")
+    (title,) = set(re.findall(r'role="alert">\s*<h3>([^<]+)</h3>', server.get(server.path(task)).text))
+
+    assert compared.status == 200
+    assert compared.text.count(f"<h3>{title}</h3>") == 2
+    assert server.get(f"history/sales/{task}").status == 200
+
+
 @pytest.mark.parametrize(
     ("task", "words"),
     [

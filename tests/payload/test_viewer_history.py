@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from urllib.parse import quote, urlencode
+from uuid import UUID, uuid4
 
 import pytest
 from include.xcom.reference import PayloadReference
 from include.xcom.viewer import history, limits, pages, rows
 from include.xcom.viewer.ids import Ids
+from markupsafe import escape
 from postgres import postgres_server
 from sqlalchemy import create_engine, event, insert, text
 from sqlalchemy.engine import Engine
@@ -48,6 +51,7 @@ class Database:
         state: str | None = "success",
         dag_id: str = "sales",
         since: int = 0,
+        version: UUID | None = None,
     ) -> None:
         """Add runs, an hour apart: for each the row of its XCom, a list for mapped instances, ``...`` for none."""
         from airflow.models.dagrun import DagRun
@@ -66,7 +70,7 @@ class Database:
                 ids = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id,
                        "map_index": index if isinstance(value, list) else -1}  # fmt: skip
                 made[TaskInstance].append({**ids, "id": uuid4(), "state": state, "try_number": 1, "pool_slots": 1,
-                                           "pool": "default_pool", "executor_config": {}})  # fmt: skip
+                                           "dag_version_id": version, "pool": "default_pool", "executor_config": {}})  # fmt: skip
                 if one is not ...:
                     made[XComModel].append(
                         {**ids, "dag_run_id": place + 1, "key": key, "value": one, "timestamp": moment}
@@ -115,11 +119,26 @@ def database(
     engine.dispose()
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The addresses that were connected to, which the drivers of databases do not do in Python."""
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", "acme-xcom")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    addresses: list[Any] = []
+
+    def connect(self: socket.socket, address: Any) -> None:
+        addresses.append(address)
+        raise ConnectionRefusedError(address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    return addresses
+
+
 def frame(number: int, **more: Any) -> dict[str, Any]:
     """Return the row of a frame of so many rows."""
     summary = {"rows": number, "columns": 4, "seconds": 0.5, "schema": "0a1b2c3d", **more}
     made = PayloadReference(
-        "gs://b/xcom/o",
+        "gs://acme-xcom/xcom/o",
         "pandas.DataFrame",
         number * 10,
         number * 20,
@@ -238,6 +257,53 @@ def test_row_that_somebody_made_up_does_not_break_the_history(database: Database
     assert len(str(past.to_json())) > 1000
 
 
+def test_rows_without_seconds_and_schema_leave_blanks(database: Database) -> None:
+    """They were written before these were kept: nothing is said to have changed."""
+    old = PayloadReference("gs://b/o", "pandas.DataFrame", 10, 10, "pandas-frame", 1, "0" * 8, "1",
+                           {"rows": 7, "columns": 4}).to_row()  # fmt: skip
+    database.add({"a": old, "b": frame(7), "c": frame(7, schema="ffffffff")})
+    past = history.read_history(LOAD, "return_value", runs=30)
+
+    assert [point.measures.get("seconds") for point in past.points] == [None, 0.5, 0.5]
+    assert [point.changes for point in past.points] == [[], [], ["schema changed"]]
+    assert page_of(past).count('<td role="cell" data-label="Seconds" class="number"></td>') == 1
+
+
+SCRIPTS = ["продажи/за день", "売上 50%", "مبيعات", "a\u202eb & <c>", "a.b", "🙂?key=x#"]
+
+
+def test_ids_in_any_script_are_shown_and_linked(database: Database) -> None:
+    """Of Dag, run, task, and key: quoted in links, escaped in text."""
+    for place, name in enumerate(SCRIPTS):
+        database.add({f"{name} 1": frame(1), f"{name} 2": frame(2)}, dag_id=name, task_id=name, key=name,
+                     since=place * 2)  # fmt: skip
+        ids = Ids(name, task_id=name)
+        past = history.read_history(ids, name, runs=30)
+        page = pages.history(
+            root="/root", ids=ids, key=name, runs=30, map_index=None, past=past,
+            keys=history.read_keys(ids, past.points),
+        ).render()  # fmt: skip
+
+        assert [point.measures["rows"] for point in past.points] == [1, 2]
+        path = "/".join(quote(one, safe="") for one in (name, f"{name} 2", name))
+        assert f'href="/root/instance/{path}/-1?{urlencode({"key": name})}"' in page
+        assert f"<option>{escape(name)}</option>" in page
+        assert "<c>" not in page
+
+
+def test_history_outlives_the_versions_of_its_dag(database: Database) -> None:
+    """A version that was deleted, and a task that the Dag no longer has."""
+    database.add({"a": frame(1)}, version=uuid4())
+    database.add({"b": frame(2)}, state="removed", since=1)
+    past = history.read_history(LOAD, "return_value", runs=30)
+
+    assert [(point.state, point.measures["rows"]) for point in past.points] == [
+        ("success", 1),
+        ("removed", 2),
+    ]
+    assert ">removed</td>" in page_of(past)
+
+
 def test_history_knows_the_keys_and_nothing_of_other_tasks(database: Database) -> None:
     """Each key, each task and each Dag has its own."""
     database.add({"a": frame(1), "b": frame(2)})
@@ -271,7 +337,7 @@ def test_history_of_many_rows_leaves_the_oldest_runs_out(
     assert "Only the newest 2 runs are shown" in page_of(past)
 
 
-def test_history_of_a_year_of_ten_thousand_runs_is_fast(database: Database) -> None:
+def test_history_of_a_year_of_ten_thousand_runs_is_fast(database: Database, asked: list[Any]) -> None:
     """It costs what is shown, and not what the Dag ever had; three statements, and no request to a store."""
     database.add({f"scheduled__{place}": frame(place + 1) for place in range(10_000)})
     history.read_history(LOAD, "return_value", runs=1)
@@ -290,22 +356,26 @@ def test_history_of_a_year_of_ten_thousand_runs_is_fast(database: Database) -> N
     assert len(past.points) == 365
     assert past.points[-1].measures["rows"] == 10_000
     assert database.statements == 3
+    assert asked == []
     assert read < 0.5
     assert drawn < 1
     assert len(page) < 1_000_000
 
 
-def test_fifty_histories_take_less_than_a_second(database: Database) -> None:
-    """Of thirty runs each."""
+def test_fifty_histories_take_less_than_a_second(database: Database, asked: list[Any]) -> None:
+    """Of thirty runs each, and no request to the bucket."""
     for task in range(50):
         database.add({f"{task} {place}": frame(place + 1) for place in range(30)}, task_id=f"t{task}",
                      dag_id=f"d{task}", since=task * 30)  # fmt: skip
 
     def read_all() -> float:
-        began = time.process_time()  # Neighbors on this machine do not count.
+        began = time.perf_counter()
         for task in range(50):
             past = history.read_history(Ids(f"d{task}", task_id=f"t{task}"), "return_value", runs=30)
             assert len(past.points) == 30
-        return time.process_time() - began
+        return time.perf_counter() - began
 
-    assert min(read_all() for _ in range(3)) < 1
+    seconds = min(read_all() for _ in range(5))
+    print(f"{database.engine.dialect.name}: 50 XComs over 30 runs in {seconds * 1000:.0f} ms")
+    assert seconds < 1
+    assert asked == []
