@@ -1,7 +1,8 @@
 """What tasks import, and the core of ``include.xcom_backend``.
 
-For tasks: ``File``, ``Table``, and ``Items`` for values larger than memory, ``pull`` for XComs that are
-not loaded, ``load_all`` for what mapped tasks returned (docs/large-values.md).
+For tasks: ``File``, ``Table``, and ``Items`` for values larger than memory, ``new_folder`` for files that
+are about to be returned, ``pull`` for XComs that are not loaded, ``load_all`` for what mapped tasks
+returned (docs/large-values.md).
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
     from .handles.files import File
     from .handles.items import Items
     from .handles.tables import Table
+    from .handles.temporary import new_folder
     from .handles.xcoms import XComHandle, pull
 
-__all__ = ["File", "Items", "Table", "XComHandle", "__version__", "load_all", "pull"]
+__all__ = ["File", "Items", "Table", "XComHandle", "__version__", "load_all", "new_folder", "pull"]
 
 __version__ = "1.0.0"
 
@@ -25,6 +27,7 @@ _HANDLES = {
     "Items": "items",
     "Table": "tables",
     "XComHandle": "xcoms",
+    "new_folder": "temporary",
     "pull": "xcoms",
 }
 

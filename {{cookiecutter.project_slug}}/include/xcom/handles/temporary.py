@@ -50,7 +50,19 @@ def task_directory() -> Path:
 
 
 def new_folder() -> Path:
-    """Make an empty folder in ``task_directory``."""
+    """Make an empty folder that is removed when this process ends: for a file that a task will return.
+
+    For example::
+
+        path = new_folder() / "report.csv"
+        frame.to_csv(path)
+        return File(path)
+
+    It is below ``[gcs_xcom] temporary_directory``.
+
+    Raises:
+        TemporarySpaceError: It cannot be made.
+    """
     return Path(tempfile.mkdtemp(dir=task_directory()))
 
 
