@@ -48,6 +48,7 @@ ALWAYS = [
 EXAMPLES = [
     "dags/example_arrays.py",
     "dags/example_flights.py",
+    "dags/example_large_values.py",
     "dags/example_records.py",
     "dags/example_small_values.py",
     "include/flights.py",

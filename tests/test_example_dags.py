@@ -26,7 +26,13 @@ import pytest
 from baking import clean_environment
 
 PROJECTS = ["3.3-local-pandas-examples", "3.2-local-polars-examples"]
-EXAMPLES = ["example_arrays", "example_flights", "example_records", "example_small_values"]
+EXAMPLES = [
+    "example_arrays",
+    "example_flights",
+    "example_large_values",
+    "example_records",
+    "example_small_values",
+]
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 # A task that fails shall fail the test now, not after its retries.
@@ -433,6 +439,72 @@ def test_arrays_results_are_short_lists_in_the_database(ran: Ran) -> None:
     assert (len(bad_days), len(alike)) == (10, 10)
     assert bad_days[0] == {"day": "2013-03-08", "mean delay": 85.9}
     assert alike[0]["airports"] == ["FLL", "MCO"]
+
+
+# --------------------------------------------------------------------------------------- large values
+
+
+def test_large_table_is_one_parquet_file_in_row_groups(ran: Ran) -> None:
+    """It takes 500 MB in memory, more than its tasks may grow by, and is a tenth of that in the bucket."""
+    import pyarrow.parquet as pq
+
+    reference = ran.reference("example_large_values", "extract")
+    content = pq.read_metadata(io.BytesIO(ran.payload("example_large_values", "extract")))
+
+    assert (reference["type"], reference["rows"], reference["columns"]) == ("Table", 3_367_760, 19)
+    assert content.num_rows == 3_367_760
+    assert content.num_row_groups > 5
+    assert 10_000_000 < reference["bytes"] < 100_000_000
+
+
+def test_large_list_is_mapped_item_by_item(ran: Ran, flights: list[dict[str, str]]) -> None:
+    """Each of the sixteen mapped tasks got the delays of its airline, in the order of their codes."""
+    import numpy as np
+
+    delays = defaultdict(list)
+    for flight in flights:
+        if flight["arr_delay"] != "NA":
+            delays[flight["carrier"]].append(int(flight["arr_delay"]))
+    reference = ran.reference("example_large_values", "by_airline")
+    rows = [ran.row("example_large_values", "percentiles", map_index=index) for index in range(16)]
+
+    assert (reference["type"], reference["items"]) == ("Items", 16)
+    assert [row["carrier"] for row in rows] == sorted(delays)
+    assert rows[0] == {
+        "carrier": "9E",
+        **{f"p{share}": pytest.approx(np.percentile(delays["9E"] * 10, share)) for share in (50, 90, 99)},
+    }
+
+
+def test_large_values_end_with_a_csv_file(ran: Ran, flights: list[dict[str, str]]) -> None:
+    """The file is the CSV itself, with the flights over five hours late of each of ten years."""
+    late = sum(flight["arr_delay"] != "NA" and int(flight["arr_delay"]) > 300 for flight in flights)
+    reference = ran.reference("example_large_values", "very_late")
+    rows = list(csv.DictReader(io.StringIO(ran.payload("example_large_values", "very_late").decode())))
+
+    assert (reference["name"], reference["media_type"]) == ("very_late.csv", "text/csv")
+    assert reference["uri"].endswith(".csv")
+    assert len(rows) == 10 * late
+    assert {row["year"] for row in rows} == set(map(str, range(2013, 2023)))
+    assert min(int(row["arr_delay"]) for row in rows) > 300
+    assert ran.row("example_large_values", "first_line") == '2013,1,1,"MQ",3944,"JFK","BWI",851'
+
+
+def test_large_values_are_refused_by_tasks_with_too_little_memory(examples: Path, tmp_path: Path) -> None:
+    """The example would notice a table that is loaded whole."""
+    grow = (
+        "import example_large_values as example\n"
+        "list(example.with_little_memory(bytes(1) * size for size in (1, 2 * example.MOST_BYTES)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", grow],
+        env=clean_environment(tmp_path) | {"PYTHONPATH": f"{examples}:{examples / 'dags'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "MemoryError: The task grew by 4" in done.stderr
 
 
 # --------------------------------------------------------------------------------------- small values

@@ -186,7 +186,7 @@ def test_demo_of_an_unknown_dag_names_those_that_exist(ended: Ended) -> None:
 
     assert done.returncode == 1
     assert "bake" not in done.stdout
-    known = "example_arrays, example_flights, example_records, example_small_values"
+    known = "example_arrays, example_flights, example_large_values, example_records, example_small_values"
     assert done.stdout.splitlines()[-1] == f"no Dag example_flihgts; there are {known}"
 
 

@@ -12,6 +12,7 @@ from stack import BUCKET, FINISHED, PASSED, Stack, eventually
 EXAMPLES = {
     "example_arrays": ("correlation", "numpy.ndarray"),
     "example_flights": ("load", "pandas.DataFrame"),
+    "example_large_values": ("extract", "Table"),
     "example_records": ("extract", "list"),
     "example_small_values": ("airports", "list"),
 }

@@ -24,7 +24,13 @@ from postgres import free_port
 from servers import answers
 
 START_SECONDS, RUN_SECONDS, CALL_SECONDS = 400, 900, 60
-EXAMPLES = ("example_arrays", "example_flights", "example_records", "example_small_values")
+EXAMPLES = (
+    "example_arrays",
+    "example_flights",
+    "example_large_values",
+    "example_records",
+    "example_small_values",
+)
 
 pytestmark = pytest.mark.airflow
 
@@ -153,7 +159,7 @@ def test_payloads_are_in_a_folder_and_not_in_the_database(
     """The folder is below what git ignores and `astro dev kill` removes, together with the database."""
     stored = {path.parts[0] for path in _files(standalone.home / "xcoms" / "xcom")}
 
-    assert stored == {"example_arrays", "example_flights", "example_records", "example_small_values"}
+    assert stored == set(EXAMPLES)
     assert max(length for _, length in standalone.rows()) < 100_000
 
 
