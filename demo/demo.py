@@ -26,7 +26,8 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "demo"
-WIDTH = 100
+WIDTH = 80
+"""Columns of a terminal that nobody has widened."""
 HEARTBEAT_SECONDS = 10
 """Where no line can be rewritten, a step that takes longer than this says that it is alive."""
 
@@ -123,7 +124,8 @@ class Progress:
         print(self._line(outcome), file=self.out, flush=True)
 
     def _line(self, text: str) -> str:
-        return f"  {self.step:<44.44} {text:<42.42} {time.monotonic() - self.began:6.1f} s"
+        # One less than the terminal has: in the last column some of them begin a new line.
+        return f"  {self.step:<36.36} {text:<30.30} {time.monotonic() - self.began:6.1f} s"
 
 
 def run_step(progress: Progress, step: str, command: list[str], log: Path, **options: Any) -> None:
@@ -421,7 +423,16 @@ def read_passed(place: Place, dag: str) -> list[Passed]:
 
 
 def name_of_type(row: object) -> str:
-    """Return the type of a value that is in the database, as JSON or in the form of Airflow's serde."""
+    """Return the type of a value that is in the database: as JSON, or in our form or that of Airflow's serde."""
+    from include.xcom import codecs
+    from include.xcom.errors import PayloadError
+
+    try:
+        decoded = codecs.decode_row(row)
+    except PayloadError:  # Of a class that only the Dag's own environment has.
+        return "an object"
+    if decoded is not None:
+        return type(decoded[0]).__name__
     if isinstance(row, dict) and isinstance(row.get("__classname__"), str):
         return str(row["__classname__"])
     return "None" if row is None else type(row).__name__
@@ -461,20 +472,15 @@ def cells(group: list[Passed]) -> list[str]:
         extent = extent.replace(f"{first.rows:,}", f"{sum(value.rows for value in group):,}", 1)
     elif len({value.extent for value in group}) > 1:
         extent = ""
-    if not first.path:
-        where = "in the database"
-    elif len(group) == 1:
-        stem, suffix = Path(first.path).name.removesuffix(extension(first.path)), extension(first.path)
-        where = f"..{stem[-4:]}{suffix}"
-    else:
-        where = f"{len(group)} x {extension(first.path)}"
+    where = extension(first.path) if first.path else "database"
+    if first.path and len(group) > 1:
+        where = f"{len(group)} x {where}"
     return [
         task,
         first.type.rpartition(".")[2],
         extent,
         size(sum(value.raw_bytes or 0 for value in group)) if first.path else "",
         size(sum(value.stored_bytes for value in group)),
-        first.codec,
         where,
         f"{sum(instances.values()):.1f}",
     ]
@@ -497,12 +503,12 @@ def size(count: int) -> str:
     return f"{count_in_unit:.1f} {unit}"
 
 
-HEADINGS = ["task (: key)", "type", "rows, shape", "memory", "stored", "codec", "where", "s"]
-WIDEST = [30, 13, 15, 8, 8, 8, 18, 8]
-RIGHT = {3, 4, 7}
+HEADINGS = ["task (: key)", "type", "rows, shape", "memory", "stored", "where", "s"]
+WIDEST = [30, 12, 14, 8, 8, 14, 8]
+RIGHT = {3, 4, 6}
 
 
-def table(passed: dict[str, list[Passed]], payloads: Path) -> list[str]:
+def table(passed: dict[str, list[Passed]]) -> list[str]:
     """Return the lines of the table, each of at most ``WIDTH`` characters."""
     groups = {dag: condense(values) for dag, values in passed.items()}
     rows = [HEADINGS, *(row for group in groups.values() for row in group)]
@@ -519,12 +525,7 @@ def table(passed: dict[str, list[Passed]], payloads: Path) -> list[str]:
 
     lines = []
     for dag, group in groups.items():
-        folder = next((value.path for value in passed[dag] if value.path), "")
-        folder = "/".join(folder.split("/")[:-4])
-        lines += ["", dag]
-        if folder:
-            lines.append(f"in {relative(payloads / folder)}/")
-        lines += [line(HEADINGS), "-" * (sum(widths) + len(widths) - 1), *map(line, group)]
+        lines += ["", dag, line(HEADINGS), "-" * (sum(widths) + len(widths) - 1), *map(line, group)]
     return [text if len(text) <= WIDTH else text[: WIDTH - 2] + ".." for text in lines]
 
 
@@ -535,7 +536,7 @@ def summary(passed: dict[str, list[Passed]]) -> str:
     inline = [value for value in values if not value.path]
     return (
         f"{len(payloads)} payloads, {size(sum(value.raw_bytes or 0 for value in payloads))} in memory and "
-        f"{size(sum(value.stored_bytes for value in payloads))} stored; "
+        f"{size(sum(value.stored_bytes for value in payloads))} stored;\n"
         f"{len(inline)} small values, {size(sum(value.stored_bytes for value in inline))}, in the database."
     )
 
@@ -602,13 +603,13 @@ def run(place: Place, options: argparse.Namespace, progress: Progress) -> int:
 
     passed = {dag: read_passed(place, dag) for dag in ran}
     write_csv(passed, place.home / "passed.csv")
-    print(*table(passed, place.payloads), sep="\n")
+    print(*table(passed), sep="\n")
     print(f"\n{summary(passed)} Took {time.monotonic() - began:.0f} s.")
-    print(
-        f"Below the folders above: task/map index/key/file; each value in {relative(place.home / 'passed.csv')}"
-    )
-    name = place.project.name
-    print(f"In the Airflow UI:  cookiecutter . ; cd {name} ; docker compose up   then http://localhost:8080")
+    print(f"Payloads: {relative(place.payloads)}/xcom/DAG/RUN/TASK/MAP_INDEX/KEY/")
+    print(f"Each value in full: {relative(place.home / 'passed.csv')}")
+    print("\nThe same in Airflow's UI, with Docker; then open http://localhost:8080")
+    print(f"  pipx run cookiecutter --no-input {relative(ROOT)}")
+    print(f"  cd {place.project.name} && docker compose up -d --build --wait --wait-timeout 300")
     for failure in failures:
         print(f"\n{failure}")
     return 1 if failures else 0
