@@ -217,5 +217,6 @@ def test_generated_python_is_clean_for_ruff(project: Path) -> None:
 
 
 def test_backend_is_clean_for_strict_mypy(baked_combinations: Callable[[str], Path]) -> None:
-    """Strict, over the package that Airflow loads, with the settings that the project itself has."""
-    assert run_tool(baked_combinations("3.3-local-pandas-examples"), "mypy", "include") == ""
+    """Strict, over the package that Airflow loads, with the settings of this repository."""
+    project = baked_combinations("3.3-local-pandas-examples")
+    assert run_tool(project, "mypy", "--config-file", str(REPOSITORY / "pyproject.toml"), "include") == ""

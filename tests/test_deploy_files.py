@@ -180,7 +180,7 @@ def test_helm_values_are_of_the_charts_schema(deployed: Path) -> None:
 def test_helm_values_name_backend_bucket_and_account(deployed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings are those that the code knows; image and Airflow are of one version."""
     monkeypatch.syspath_prepend(str(REPOSITORY / TEMPLATE_FOLDER))
-    from include.xcom.commands.doctor import BACKEND
+    from include.xcom.commands.project import BACKEND
 
     values = yaml.safe_load((deployed / "helm/values.yaml").read_text())
     environment = {entry["name"]: entry["value"] for entry in values["env"]}

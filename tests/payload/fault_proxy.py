@@ -94,6 +94,7 @@ class FaultProxy:
     Attributes:
         requests: ``(method, target, headers)`` of all requests, in the order of their arrival.
         connections: Number of connections accepted.
+        in_flight: Number of requests that are unanswered.
         most_in_flight: Most requests that were unanswered at one time.
         latency_seconds: Added to each request.
         default: What happens to requests that no fault is planned for.
@@ -108,7 +109,7 @@ class FaultProxy:
         self.latency_seconds = 0.0
         self.default: Fault = through
         self.closing = threading.Event()
-        self._in_flight = 0
+        self.in_flight = 0
         self._planned: list[tuple[str, str, Fault, bool]] = []
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -170,14 +171,14 @@ class FaultProxy:
         with self._lock:
             self.requests.append((method, target, headers))
             fault = self._take(method, target)
-            self._in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             time.sleep(self.latency_seconds)
             fault(exchange)
         finally:
             with self._lock:
-                self._in_flight -= 1
+                self.in_flight -= 1
         return exchange
 
     def _take(self, method: str, target: str) -> Fault:
