@@ -59,12 +59,12 @@ class TaggedReader:
             **{tag: partial(self._handle, tag) for tag in HANDLE_TAGS},
             "$rows": self._rows,
             "$defaultdict": self._defaultdict,
-            "$deque": self._deque,
+            "$deque": lambda content: deque(self._node(content[1]), content[0]),
             "$array": self._array,
             "$bytes": lambda content: base64.b64decode(content, validate=True),
             "$bytearray": lambda content: bytearray(base64.b64decode(content, validate=True)),
-            "$enum": self._enum,
-            "$flag": self._flag,
+            "$enum": lambda content: self._class(content[0], _is_enum).__members__[content[1]],
+            "$flag": lambda content: self._class(content[0], _is_enum)(self._node(content[1])),
             "$namedtuple": self._namedtuple,
             "$object": self._object,
             "$model": self._model,
@@ -132,9 +132,6 @@ class TaggedReader:
         name, pairs = content
         return defaultdict(FACTORIES[name] if name else None, self._node(pairs))
 
-    def _deque(self, content: Any) -> Any:
-        return deque(self._node(content[1]), content[0])
-
     def _array(self, content: str) -> Any:
         data = bytearray(base64.b64decode(content, validate=True))
         return NumpyCodec().decode(memoryview(data), "numpy.ndarray", 1, len(data))
@@ -152,12 +149,6 @@ class TaggedReader:
                 f"class {type_name(kind):.200} is of another kind than what was written"
             )
         return kind
-
-    def _enum(self, content: Any) -> Any:
-        return self._class(content[0], _is_enum).__members__[content[1]]
-
-    def _flag(self, content: Any) -> Any:
-        return self._class(content[0], _is_enum)(self._node(content[1]))
 
     def _namedtuple(self, content: Any) -> Any:
         name, items, *extra = content
