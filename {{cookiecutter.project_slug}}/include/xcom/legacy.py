@@ -28,9 +28,9 @@ from .errors import (
     UnsupportedTypeError,
     shortened,
 )
-from .reference import PayloadReference, explained
+from .reference import explained
 from .settings import SECTION, Settings, load_settings
-from .stores import Stored, own_store, store_of
+from .stores import own_store, store_of
 
 __all__ = ["is_legacy", "load_legacy", "place_of"]
 
@@ -76,7 +76,7 @@ def load_legacy(row: str) -> Any:
     try:
         if stored.size > limit:
             raise PayloadTooLargeError(f"it is {stored.size} bytes and the limit is {limit}")
-        data = bytes(store.get(_reference(stored)))
+        data = bytes(store.get(stored))
         if is_blog:
             return _parsed(data)
         from airflow.utils.json import XComDecoder
@@ -103,12 +103,6 @@ def _uri_of(row: str, settings: Settings) -> str:
         return ""
     uri = place_of(row).rstrip("/")
     return uri if settings.allows(uri) else ""
-
-
-def _reference(stored: Stored) -> PayloadReference:
-    return PayloadReference(
-        stored.uri, "any", stored.size, stored.size, "json", 1, stored.crc32c, stored.generation
-    )
 
 
 def _parsed(data: bytes, decoder: type[json.JSONDecoder] | None = None) -> Any:

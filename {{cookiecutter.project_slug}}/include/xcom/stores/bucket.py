@@ -76,7 +76,7 @@ class GCSStore(Bucket):
             progress(stored.size)
         return stored
 
-    def get(self, reference: PayloadReference) -> memoryview:
+    def get(self, reference: PayloadReference | Stored) -> memoryview:
         """Read one object in a single request; a large one in ranges, several at once."""
         stored = Stored.of(reference)
         buffer, fill = _memory(0, stored.size)

@@ -58,8 +58,10 @@ class Stored(NamedTuple):
     crc32c: str
 
     @classmethod
-    def of(cls, reference: PayloadReference) -> Stored:
+    def of(cls, reference: PayloadReference | Stored) -> Stored:
         """Return the object that a reference names."""
+        if isinstance(reference, Stored):
+            return reference
         return cls(reference.uri, reference.generation, reference.bytes, reference.crc32c)
 
     def check(self, size: int | None = None, crc32c: str | None = None) -> None:
@@ -135,7 +137,7 @@ class Store(Protocol):
     def copy(self, source: Stored, name: str) -> Stored:
         """Copy one object of this store to a new name; no byte moves through this process."""
 
-    def get(self, reference: PayloadReference) -> memoryview:
+    def get(self, reference: PayloadReference | Stored) -> memoryview:
         """Read one object into new memory, and check its size and CRC32C."""
 
     def download(self, stored: Stored, path: Path, *, progress: Progress | None = None) -> None:

@@ -136,7 +136,7 @@ class DirectoryStore:
                     if not tries_left:
                         raise
 
-    def get(self, reference: PayloadReference) -> memoryview:
+    def get(self, reference: PayloadReference | Stored) -> memoryview:
         """Read a file whole."""
         stored = Stored.of(reference)
         buffer, total, filled = memoryview(bytearray(stored.size)), Checksum(), 0
