@@ -16,7 +16,7 @@ from urllib.parse import quote
 from airflow.sdk.bases.xcom import BaseXCom
 
 from . import codecs, metrics
-from .codecs.base import HANDLE_KINDS, Change, type_name
+from .codecs.base import HANDLE_KINDS, Change, Encoded, type_name
 from .codecs.inline import Inline
 from .errors import (
     PayloadCorruptError,
@@ -134,10 +134,7 @@ def _store_value(value: Any, uploads: Uploads) -> Inline | PayloadReference:
         stored = uploads.put(encoded.parts, encoded.extension)
     except PayloadError as error:
         raise error.reworded(f"{error} {coordinates}.") from error.__cause__
-    facts = _facts(changes, uploads.attachments)
-    return _reference(
-        stored, encoded.type, encoded.codec, encoded.version, encoded.raw_bytes, {**encoded.summary, **facts}
-    )
+    return _reference(stored, encoded, changes, uploads.attachments)
 
 
 def _store_handle(handle: Handle, uploads: Uploads) -> PayloadReference:
@@ -149,31 +146,26 @@ def _store_handle(handle: Handle, uploads: Uploads) -> PayloadReference:
     except PayloadError as error:
         raise error.reworded(f"{error} {uploads.coordinates}.") from error.__cause__
     _warn_of_changes(uploads.changes, uploads.coordinates)
-    facts = _facts(uploads.changes, uploads.attachments)
     kind = type(handle)
-    return _reference(stored, kind.__name__, kind.kind, kind.version, stored.size, {**summary, **facts})
+    encoded = Encoded(kind.kind, kind.version, "", kind.__name__, [], stored.size, summary)
+    return _reference(stored, encoded, uploads.changes, uploads.attachments)
 
 
 def _reference(
-    stored: Stored, type: str, codec: str, version: int, raw_bytes: int, summary: dict[str, int | float | str]
+    stored: Stored, encoded: Encoded, changes: Sequence[Change], attachments: int
 ) -> PayloadReference:
+    facts = {"inexact": sum(change.places for change in changes), "attachments": attachments}
     return PayloadReference(
         uri=stored.uri,
-        type=type,
+        type=encoded.type,
         bytes=stored.size,
-        raw_bytes=raw_bytes,
-        codec=codec,
-        codec_version=version,
+        raw_bytes=encoded.raw_bytes,
+        codec=encoded.codec,
+        codec_version=encoded.version,
         crc32c=stored.crc32c,
         generation=stored.generation,
-        summary=summary,
+        summary={**encoded.summary, **{name: number for name, number in facts.items() if number}},
     )
-
-
-def _facts(changes: Sequence[Change], attachments: int) -> dict[str, int | str]:
-    """Return what a summary says of a value beside what its codec does."""
-    facts = {"inexact": sum(change.places for change in changes), "attachments": attachments}
-    return {name: number for name, number in facts.items() if number}
 
 
 def _refuse_changes(changes: Sequence[Change], settings: Settings) -> None:
