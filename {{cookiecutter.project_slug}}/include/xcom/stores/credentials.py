@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -196,16 +197,12 @@ def _credentials(conn_id: str, fields: dict[str, Any], pool: urllib3.PoolManager
         from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
 
         return GoogleBaseHook(gcp_conn_id=conn_id).get_credentials()
-    if fields.get("key_path"):
+    key = (
+        Path(fields["key_path"]).read_text("utf-8") if fields.get("key_path") else fields.get("keyfile_dict")
+    )
+    if key:
         from google.oauth2.service_account import Credentials
 
-        return Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
-            fields["key_path"], scopes=scopes
-        )
-    if fields.get("keyfile_dict"):
-        from google.oauth2.service_account import Credentials
-
-        key = fields["keyfile_dict"]
         key = json.loads(key) if isinstance(key, str) else dict(key)
         # Airflow's form and many shells escape the key's line breaks once more.
         key = {**key, "private_key": str(key.get("private_key", "")).replace("\\n", "\n")}

@@ -178,18 +178,15 @@ class Bucket:
         return self._retry(attempt, verb, wanted.uri)
 
     def _check_sources(self, sources: Sequence[Stored]) -> None:
-        wanted = {(self._name_of(one.uri), one.generation) for one in sources}
-        prefix = os.path.commonprefix([name for name, _ in wanted])
-        pages = self.pages(prefix)
-        found = {(one["name"], str(one["generation"])) for page in pages for one in page.get("items", [])}
-        if gone := wanted - found:
-            uri = self._uri(min(gone)[0])
-            raise StoreUnavailableError(
-                "A part of the upload was deleted before it was used, by a lifecycle rule, a sweep, or a "
-                f"person: {uri}. Nothing was stored. Raise the age at which they delete above the time that "
-                "an upload takes, then clear the task.",
-                uri=uri,
-            )
+        for one in sources:
+            found = self._find(self._name_of(one.uri))
+            if found is None or found.generation != one.generation:
+                raise StoreUnavailableError(
+                    "A part of the upload was deleted before it was used, by a lifecycle rule, a sweep, or a "
+                    f"person: {one.uri}. Nothing was stored. Raise the age at which they delete above the time "
+                    "that an upload takes, then clear the task.",
+                    uri=one.uri,
+                )
 
     def receive(
         self,

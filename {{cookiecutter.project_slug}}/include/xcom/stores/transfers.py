@@ -43,19 +43,17 @@ def receive_ranges(
         RangeIgnoredError: The server ignores ranges: read it whole.
         PayloadError: As ``Bucket.receive``.
     """
-    starts = range(0, stored.size, range_bytes)
+    spans = [(at, min(at + range_bytes, stored.size)) for at in range(0, stored.size, range_bytes)]
 
-    def receive(start: int) -> str:
-        stop = min(start + range_bytes, stored.size)
-        return bucket.receive(stored, start, stop, sink, is_whole_accepted=False)
+    def receive(span: tuple[int, int]) -> str:
+        return bucket.receive(stored, *span, sink, is_whole_accepted=False)
 
     parts = []
     # A pool for each call: none outlives it, so none can be shared across a fork.
-    with ThreadPoolExecutor(min(AT_ONCE, len(starts)), "range") as pool:
-        futures = [_submit(pool, receive, start) for start in starts]
+    with ThreadPoolExecutor(min(AT_ONCE, len(spans)), "range") as pool:
+        futures = [_submit(pool, receive, span) for span in spans]
         try:
-            for start, future in zip(starts, futures, strict=True):
-                stop = min(start + range_bytes, stored.size)
+            for (start, stop), future in zip(spans, futures, strict=True):
                 parts.append((future.result(), stop - start))
                 if progress:
                     progress(stop)
