@@ -359,3 +359,5 @@ def test_errors_are_of_one_family_with_facts_as_attributes() -> None:
     assert isinstance(error, PayloadError)
     with pytest.raises(AttributeError):
         _ = PayloadMissingError("words").path  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="PayloadMissingError has no fact 'path'"):
+        PayloadMissingError("words", path=".a")

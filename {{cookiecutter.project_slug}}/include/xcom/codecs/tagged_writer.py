@@ -284,13 +284,10 @@ class TaggedWriter:
         return name
 
     def _enum(self, value: enum.Enum, kind: Any) -> Any:
-        try:
-            name = self._name(kind)
-        except UnsupportedTypeError:
-            if not isinstance(value, _BASES):
-                raise
+        if isinstance(value, _BASES) and isinstance(self._found(kind), UnsupportedTypeError):
             self.changes.note("", type_name(kind), type_name(type(value.value)))
             return self._node(value.value)
+        name = self._name(kind)
         if kind.__members__.get(value.name) is value:
             return {"$enum": [name, value.name]}
         return {"$flag": [name, self._node(value.value)]}
@@ -320,13 +317,10 @@ class TaggedWriter:
     def _instance(self, value: Any, kind: Any) -> Any:
         """Write an instance by its state, or as Airflow's default makes it again where that fails."""
         is_model, is_dataclass = instances.is_model(kind), hasattr(kind, "__dataclass_fields__")
-        try:
-            name = self._name(kind)
-        except UnsupportedTypeError:
-            if not (is_dataclass and self._dataclasses):
-                raise
+        if is_dataclass and self._dataclasses and isinstance(self._found(kind), UnsupportedTypeError):
             self.changes.note("", type_name(kind), "dict")  # As dataclasses.asdict() of the outer one does.
             return self._node(instances.to_fields(value))
+        name = self._name(kind)
         self._models += is_model
         self._dataclasses += is_dataclass
         try:
