@@ -131,6 +131,7 @@ def test_third_party_imports_are_required(project: Path) -> None:
         "airflow",
         "dateutil",
         "fastapi",
+        "fsspec",
         "httpx",
         "jinja2",
         "markupsafe",
