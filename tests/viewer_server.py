@@ -68,11 +68,13 @@ class ViewerServer:
     Attributes:
         url: ``http://127.0.0.1:port``.
         home: Its folder, with the database and the payloads.
+        environment: Variables of its process.
     """
 
     url: str
     home: Path
     process: subprocess.Popen[bytes]
+    environment: dict[str, str]
     tokens: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -264,7 +266,7 @@ def start(home: Path, dags: Path | None = None, **settings: str) -> ViewerServer
             [*command, "api-server", "--host", "127.0.0.1", "--port", str(port), "--apps", "core"],
             env=variables, cwd=home, stdout=output, stderr=output,
         )  # fmt: skip
-    server = ViewerServer(f"http://127.0.0.1:{port}", home, process)
+    server = ViewerServer(f"http://127.0.0.1:{port}", home, process, variables)
     if answers(f"{server.url}/api/v2/version", process, seconds=180, pause=0.2):
         return server
     stop(server)

@@ -77,7 +77,7 @@ def _add_history(server: ViewerServer, flights: pd.DataFrame) -> None:
         else:
             facts = {"rows": rows, "columns": 9, "seconds": round(0.2 + random.gamma(2, 0.01), 3)}
             made = PayloadReference(
-                "gs://acme-xcom/o", "pandas.DataFrame", rows * 13, rows * 62, "pandas-frame", 1, "0" * 8, "1",
+                "gs://acme-xcom/o", "pandas.DataFrame", rows * 7, rows * 78, "pandas-frame", 1, "0" * 8, "1",
                 {**facts, "schema": "9e2d77c1"},
             )  # fmt: skip
             server.add_row(made.to_row(), "load", **run)

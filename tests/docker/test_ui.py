@@ -68,14 +68,13 @@ def _keep(picture: bytes, variable: str, otherwise: Path) -> None:
 def test_xcom_page_shows_the_reference_readably(browser: Browser, ui: str, run: Run, tmp_path: Path) -> None:
     """Open the XComs of a task that returned a frame: one line tells where it lies and what it is."""
     browser.go(f"{ui}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/tasks/load/xcom")
-    browser.wait(lambda: "PayloadReference" in _text(browser), seconds=120)
+    browser.wait(lambda: "gcs_xcom.Payload" in _text(browser), seconds=120)
     text = _text(browser)
 
-    assert "PayloadReference@version=1(" in text
+    assert "gcs_xcom.Payload@version=1(" in text
     assert run.reference("load")["uri"] in text
     assert "rows=336776" in text
-    # README_PICTURE=docs/images/xcom.png writes the picture of the README anew.
-    _keep(browser.picture(), "README_PICTURE", tmp_path / "xcom.png")
+    _keep(browser.picture(), "XCOM_PICTURE", tmp_path / "xcom.png")
 
 
 def test_person_clicks_a_task_and_sees_the_flights(
