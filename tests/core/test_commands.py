@@ -356,8 +356,9 @@ class TestHistory:
         """Airflow 3.0, a viewer that is switched off, another server at the URL."""
         airflow.history = answer
 
-        assert main(["history", "sales", "load"]) == 1
-        assert "[gcs_xcom] viewer" in capsys.readouterr().err
+        for words in ([], ["--json"]):
+            assert main(["history", "sales", "load", *words]) == 1
+            assert "[gcs_xcom] viewer" in capsys.readouterr().err
         airflow.forbidden = "/payload-viewer"
         assert main(["history", "sales", "load"]) == 1
         assert "this user lacks a permission" in capsys.readouterr().err

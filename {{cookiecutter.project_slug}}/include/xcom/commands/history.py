@@ -44,9 +44,6 @@ def print_history(
     """
     index = "" if map_index is None else map_index
     answer = _ask(api, dag_id, task_id, {"key": key, "runs": runs, "map_index": index})
-    if is_json:
-        print(json.dumps(answer, indent=2))
-        return
     try:
         points, is_cut, is_sum = answer["runs"], answer["is_cut"], answer["is_mapped"] and map_index is None
         table = _table(points)
@@ -54,6 +51,9 @@ def print_history(
         failed = sum(point["state"] in ("failed", "upstream_failed") for point in points)
     except (KeyError, TypeError, ValueError) as error:
         raise _no_viewer(api) from error
+    if is_json:
+        print(json.dumps(answer, indent=2))
+        return
     if not with_xcom:
         words = f'None of the last {len(points)} runs of {dag_id} has an XCom "{key}" of {task_id}'
         print(printable(words))
