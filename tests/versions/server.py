@@ -57,6 +57,14 @@ def check(
         client = Client(url)
         path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
         problems = list(_viewer(client, version, dag_id, run_id))
+        if version >= (3, 1):
+            command = [python, "-m", "include.xcom", "history", dag_id, "frame"]
+            said = run(command, work / "history.log", environment | {"AIRFLOW_API_URL": url}, cwd=project)
+            problems += (
+                []
+                if f"\n{run_id} " in said and "1 runs: 0 failed, 0 without" in said
+                else [f"history: {said}"]
+            )
         problems += _forged_row(client, version, path)
         more = {"AIRFLOW_API_URL": url}
         command = [python, "-m", "include.xcom", "sweep", "--claim", "--delete", "--json"]
