@@ -471,7 +471,7 @@ def test_table_whose_object_was_purged_says_so() -> None:
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
-    """Neither of a process that writes 300 MB, nor of one that streams them."""
+    """Neither of a process that writes 300 MB, nor of one that streams them, all or some."""
     import subprocess
     import sys
 
@@ -489,9 +489,10 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         "        yield pa.record_batch({f'c{n}': numbers.random(50_000) for n in range(15)})\n"
         "def write(count):\n"
         "    return payloads.store(Table(batches(count)), Coordinates('d', 'r', 't', -1, 'k'))\n"
-        "def read(row):\n"
-        "    return sum(batch.num_rows for batch in payloads.load(row).batches())\n"
+        "def read(row, **options):\n"
+        "    return sum(batch.num_rows for batch in payloads.load(row).batches(**options))\n"
         "read(write(1))\n"
+        "read(write(1), filters=[('c0', '>=', 0)])\n"
         "before = peak = used()\n"
         "def watch():\n"
         "    global peak\n"
@@ -503,11 +504,15 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         "written, before = peak - before, used()\n"
         "peak = before\n"
         "assert read(row) == 2_500_000\n"
-        "print(written, peak - before, flush=True)\n"
+        "streamed, before = peak - before, used()\n"
+        "peak = before\n"
+        "assert read(row, filters=[('c0', '>=', 0)]) == 2_500_000\n"
+        "print(written, streamed, peak - before, flush=True)\n"
         "os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    written, read = map(int, done.stdout.splitlines()[-1].split())
+    written, streamed, filtered = map(int, done.stdout.splitlines()[-1].split())
     assert written < 160
-    assert read < 160
+    assert streamed < 160
+    assert filtered < 160

@@ -164,28 +164,33 @@ class Table(Handle):
     ) -> Iterator[pa.RecordBatch]:
         """Stream the table, or some columns and rows of it, in batches of a few MiB.
 
-        Holds one row group as it is stored, and one batch; with filters, two row groups decoded.
+        Holds one row group as it is stored, and one batch; with filters, that row group decoded too.
 
         Raises:
             PayloadError: As ``to_arrow``; there is no limit on the size.
         """
         names = self._checked(columns)
         expression = _expression(filters)
-        if expression is not None:
-            for fragment in self.dataset().get_fragments(expression):
-                scanner = fragment.scanner(columns=names, filter=expression, batch_readahead=0)
-                with self._reading():
-                    yield from scanner.to_batches()
-            return
         metadata = self._metadata
         row_bytes = self._decoded_bytes(names) // max(1, metadata.num_rows) or 1
+        rows = max(1024, parquet.BATCH_BYTES // row_bytes)
+        if expression is not None:
+            for fragment in self.dataset().get_fragments(expression):
+                # Without threads: they read ahead, whatever batch_readahead is.
+                with self._reading():
+                    yield from fragment.to_batches(
+                        columns=names,
+                        filter=expression,
+                        batch_size=rows,
+                        batch_readahead=0,
+                        use_threads=False,
+                    )
+            return
         with self._reading():
             for group in range(metadata.num_row_groups):
                 # One at a time: all groups that one call reads are buffered before the first batch.
                 file = parquet.open_parquet(self._file(), metadata)
-                yield from file.iter_batches(
-                    max(1024, parquet.BATCH_BYTES // row_bytes), row_groups=[group], columns=names
-                )
+                yield from file.iter_batches(rows, row_groups=[group], columns=names)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Stream the table to any library with the Arrow PyCapsule interface."""
