@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import jwt
 import numpy as np
@@ -505,6 +505,46 @@ def test_bundle_lists_its_parts(server: ViewerServer) -> None:
     picture = server.get(server.path("bundle", "return_value", page="image", part="2.bin"))
     assert (picture.status, picture.headers["content-type"]) == (200, "image/png")
     assert server.get(server.path("bundle", "return_value", page="image", part="0.parquet")).status == 404
+
+
+def test_values_larger_than_memory_have_pages(
+    server: ViewerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with a picture, a table, and a list of arrays; a download has the name of the file."""
+    from include.xcom import File, Items, Table, payloads, settings
+    from include.xcom.reference import Coordinates
+
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", server.payloads.as_uri())
+    settings.load_settings.cache_clear()
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "<b>.csv").write_text("carrier,delay\nUA,<i>5</i>\n")
+    (tmp_path / "report" / "plot.png").write_bytes(PNG)
+    values = {
+        "a folder": File(tmp_path / "report"),
+        "a file": File(tmp_path / "report" / "plot.png"),
+        "a table": Table(pa.table({"carrier": ["UA"] * 3000})),
+        "a list": Items({"number": number, "array": np.arange(5)} for number in range(300)),
+    }
+    for task, value in values.items():
+        ids = Coordinates("sales", "manual__1", task, -1, "return_value")
+        server.add_row(json.loads(json.dumps(payloads.store(value, ids))), task)
+    settings.load_settings.cache_clear()
+
+    folder = server.get(server.path("a folder"))
+    assert "report, 2 files" in folder.text
+    assert "&lt;b&gt;.csv" in folder.text
+    assert "&lt;i&gt;5&lt;/i&gt;</td>" in server.get(server.path("a folder", part="<b>.csv")).text
+    for task, part in (("a folder", "plot.png"), ("a file", "")):
+        picture = server.get(server.path(task, "return_value", page="image", part=part))
+        assert (picture.status, picture.headers["content-type"]) == (200, "image/png")
+    download = server.get(server.path("a folder", "return_value", page="object"))
+    assert download.headers["content-disposition"] == "attachment; filename*=UTF-8''report.zip"
+    assert "3,000</b> rows" in server.get(server.path("a table")).text
+    page = server.get(server.path("a list", start=200)).text
+    assert "201 to 300 of 300 items" in page
+    part = re.search(r"part=([0-9]+%2F[^&\"]+)", page)
+    assert part is not None
+    assert "of <b>int64</b>" in server.get(server.path("a list", part=unquote(part[1]))).text
 
 
 @pytest.mark.parametrize(

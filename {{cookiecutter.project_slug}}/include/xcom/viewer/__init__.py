@@ -8,7 +8,7 @@
     sources       the bytes of a stored object, and what was checked of them
     inspector     starts a child process for one payload, with limits of time, memory, and bytes
       child       asks for ranges through a pipe, and describes the payload as plain JSON
-        describe  which function does it for which codec: frames, arrays, trees, blobs
+        describe  which function does it for which codec: frames, arrays, trees, blobs, files, items
     pages         HTML of that description, with charts; everything is escaped
 
 A payload is hostile until proven otherwise. The child process is given no settings and nothing but ranges

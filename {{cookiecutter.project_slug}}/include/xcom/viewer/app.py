@@ -43,6 +43,8 @@ _FILES = Path(__file__).parent / "templates"
 _INSTANCE = ("dag_id", "run_id", "task_id", "map_index")
 _NO_KEY = "This task instance has no XCom with this key: it has not pushed it, or the XCom was deleted."
 _NO_IMAGE = "This XCom is not an image."
+# Codecs of values that may be one, or have one as a part.
+_WITH_IMAGES = ("bytes", "file", "items", "tagged-json")
 VIEWS = Throttle(limits.VIEWS_AT_ONCE)
 DOWNLOADS = Throttle(limits.DOWNLOADS_AT_ONCE)
 
@@ -206,15 +208,21 @@ def _source(row: Row, ids: Ids, view: View) -> Source:
 
 def _opened(row: Row, ids: Ids, question: Question, view: View) -> Opened:
     """Describe what a row refers to or holds, or say why that cannot be shown."""
-    codec, version = (row.reference.codec, row.reference.codec_version) if row.reference else ("json", 1)
     try:
         with VIEWS.admitted():
             source = _source(row, ids, view)
-            shown = inspect(source, replace(question, codec=codec, version=version))
+            shown = inspect(source, _question_of(row, question))
     except PayloadError as error:
         view.fail(error)
         return Opened(row, question.part, message=message_for(error))
     return Opened(row, question.part, shown, source.checked)
+
+
+def _question_of(row: Row, question: Question) -> Question:
+    if row.reference is None:
+        return replace(question, codec="json")
+    codec, version = row.reference.codec, row.reference.codec_version
+    return replace(question, codec=codec, version=version, facts=row.reference.facts)
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -235,6 +243,8 @@ def _object(request: Request, user: GetUserDep, key: str) -> Response:
         # From here on the answer leaves the throttle and writes the line of the log.
         view.is_streaming = True
         name = row.reference.uri.rpartition("/")[2] if row.reference else "value.json"
+        if row.reference and row.reference.codec == "file":
+            name = str(row.summary.get("name", name)) + (".zip" if "files" in row.summary else "")
         disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
         headers = {**answers.FILE, "content-length": str(source.size), "content-disposition": disposition}
         return _Download(source, view, headers)
@@ -275,7 +285,7 @@ def _image(request: Request, user: GetUserDep, key: str, part: str = "") -> Resp
     with View("xcom payload image sent", user, ids, key, "sent") as view:
         _check(request, user, ids)
         row = _row(ids, key)
-        if row.reference is None or row.reference.codec not in ("bytes", "tagged-json"):
+        if row.reference is None or row.reference.codec not in _WITH_IMAGES:
             raise HTTPException(404, _NO_IMAGE)
         try:
             with VIEWS.admitted():
@@ -294,8 +304,8 @@ def _image_bytes(row: Row, ids: Ids, part: str, view: View) -> bytes:
     assert row.reference is not None
     source = _source(row, ids, view)
     start, size = 0, source.size
-    if row.reference.codec == "tagged-json":
-        shown = inspect(source, Question("tagged-json", row.reference.codec_version, part=part))
+    if part or row.reference.codec == "tagged-json":
+        shown = inspect(source, _question_of(row, Question("", part=part)))
         start, size = shown.get("span", (0, -1))
         if shown.get("kind") != "blob":
             raise HTTPException(404, _NO_IMAGE)

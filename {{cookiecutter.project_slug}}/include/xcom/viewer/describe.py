@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import codecs
+from ..codecs.base import HANDLE_KINDS
 from ..codecs.zip_bundle import is_bundle
 from ..errors import PayloadCorruptError
-from . import arrays, blobs, frames, trees, zips
+from . import arrays, blobs, files, frames, items, trees, zips
 from .pipe import PipedFile, Question, Window
 
 __all__ = ["describe"]
@@ -28,7 +29,10 @@ def describe(file: PipedFile, question: Question) -> dict[str, Any]:
         PayloadCorruptError: Not of its format, or no codec here reads that version.
         PayloadTooLargeError: Too large to show.
     """
-    codecs.find(question.codec, question.version)
+    if question.codec not in HANDLE_KINDS:
+        codecs.find(question.codec, question.version)
+    elif question.version != 1:
+        raise PayloadCorruptError(f"version {question.version} of a {question.codec} is not known here")
     return _BY_CODEC.get(question.codec, blobs.describe)(file, question)
 
 
@@ -49,14 +53,25 @@ def _describe_tagged(file: PipedFile, question: Question) -> dict[str, Any]:
     }
 
 
+def _describe_items(file: PipedFile, question: Question) -> dict[str, Any]:
+    if not question.part:
+        return items.describe(file, question)
+    part, name, span = items.open_part(file, question)
+    shown = _BY_EXTENSION.get(name.partition(".")[2], blobs.describe)(part, question)
+    return {**shown, "part": question.part, "span": span}
+
+
 _BY_CODEC: dict[str, Describe] = {
     "arrow-table": frames.describe,
     "bytes": blobs.describe,
+    "file": files.describe,
+    "items": _describe_items,
     "json": trees.describe,
     "legacy-json": trees.describe,
     "npy": arrays.describe,
     "pandas-frame": frames.describe,
     "polars-frame": frames.describe,
+    "table": frames.describe,
     "tagged-json": _describe_tagged,
 }
 _BY_EXTENSION: dict[str, Describe] = {

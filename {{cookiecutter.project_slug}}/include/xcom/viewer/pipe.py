@@ -28,12 +28,13 @@ class Question:
     Attributes:
         codec: Name of the codec that wrote the payload.
         version: Version of the codec's format.
-        part: Member of a zip file.
+        part: Member of a zip file, file of a folder, or part of an item.
         row: First row of a frame.
         column: First column of a frame.
         start: First item of a list.
         index: Position along each axis of an array but the last two.
         whole: Summarize all rows of a frame, not a sample.
+        facts: What the reference says of the value, such as the name of a file.
     """
 
     codec: str
@@ -44,6 +45,7 @@ class Question:
     start: int = 0
     index: list[int] = field(default_factory=list)
     whole: bool = False
+    facts: dict[str, int | str] = field(default_factory=dict)
 
 
 class PipedFile(io.RawIOBase):
@@ -114,15 +116,19 @@ class PipedFile(io.RawIOBase):
 
 
 class Window(PipedFile):
-    """Part of a file as a file of its own, such as a member of a zip file."""
+    """Part of a file as a file of its own, such as a member of a zip file.
+
+    Attributes:
+        start: Offset of its first byte in that file.
+    """
 
     def __init__(self, file: PipedFile, start: int, size: int) -> None:
         super().__init__(size, self._within)
+        self.start = start
         self._file = file
-        self._start = start
 
     def _within(self, ranges: Ranges) -> list[bytes]:
-        moved = [(start + self._start, stop + self._start) for start, stop in ranges]
+        moved = [(start + self.start, stop + self.start) for start, stop in ranges]
         self._file.fetch(moved)
         return [self._file.range(start, stop) for start, stop in moved]
 

@@ -102,8 +102,11 @@ class Row:
 
     @property
     def shape(self) -> str:
-        """Rows and columns, the shape of an array, or a number of items."""
+        """Rows and columns, the shape of an array, the name of a file, or a number of items."""
         summary = self.summary
+        if "media_type" in summary:
+            files = f", {_count(summary['files'])} files" if "files" in summary else ""
+            return f"{_count(summary.get('name'))}{files or ', ' + _count(summary['media_type'])}"
         if "rows" in summary:
             columns = f" × {_count(summary['columns'])}" if "columns" in summary else " rows"
             return f"{_count(summary['rows'])}{columns}"

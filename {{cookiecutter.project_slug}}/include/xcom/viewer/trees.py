@@ -13,7 +13,7 @@ from . import limits
 from .cells import Cell, cell, cut, utf8
 from .pipe import PipedFile, Question
 
-__all__ = ["describe"]
+__all__ = ["describe", "describe_list", "load"]
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _TABLE_COLUMNS = 30
@@ -30,18 +30,31 @@ def describe(file: PipedFile, question: Question) -> dict[str, Any]:
         raise PayloadTooLargeError(
             f"it is {format_size(file.size)} of JSON; the limit is {format_size(limits.JSON_BYTES)}"
         )
+    value, size = load(file)
+    if type(value) is not list:
+        return {"kind": "tree", "bytes": size, "start": 0, "tree": _Nodes().node(value, 0)}
+    start = max(0, min(question.start, len(value) - 1))
+    return {**describe_list(value[start : start + limits.TREE_ITEMS], start, len(value)), "bytes": size}
+
+
+def load(file: PipedFile) -> tuple[Any, int]:
+    """Read JSON, plain or compressed; return its value, and the bytes of its text.
+
+    Raises:
+        PayloadTooLargeError: It expands to more than ``limits.JSON_BYTES``.
+        PayloadCorruptError: Not JSON.
+    """
     data = file.range(0, file.size)
     text = decompress(data, limits.JSON_BYTES) if data[:4] == _ZSTD else data
-    value = _loads(text)
-    if type(value) is not list:
-        return {"kind": "tree", "bytes": len(text), "start": 0, "tree": _Nodes().node(value, 0)}
-    start = max(0, min(question.start, len(value) - 1))
-    items = value[start : start + limits.TREE_ITEMS]
+    return _loads(text), len(text)
+
+
+def describe_list(items: list[Any], start: int, count: int) -> dict[str, Any]:
+    """Describe some items of a list of ``count``, the first of them at ``start``."""
     return {
         "kind": "tree",
-        "bytes": len(text),
         "start": start,
-        "count": len(value),
+        "count": count,
         "records": _records(items),
         "tree": _Nodes().node(items, 0, first=start),
     }
