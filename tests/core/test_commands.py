@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import include.xcom
 import pytest
-from include.xcom import metrics, payloads, settings
+from include.xcom import File, Items, Table, metrics, new_folder, payloads, settings
 from include.xcom.__main__ import main
 from include.xcom.commands import api, claim, deployment, lifecycle, output, storage
 from include.xcom.commands.project import REQUIREMENTS, examine_project
@@ -480,6 +480,45 @@ class TestListing:
         out = capsys.readouterr().out
         assert shown in out
         assert len(out) < 4000
+
+    def test_show_handles_reads_what_it_prints(
+        self,
+        airflow: FakeAirflow,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Of a file its first lines, of a folder its files, of a table and a list their first rows and items."""
+        pyarrow = pytest.importorskip("pyarrow")
+        (tmp_path / "report").mkdir()
+        (tmp_path / "report" / "rows.csv").write_text("a,b\n" + "1,2\n" * 100_000)
+        (tmp_path / "report" / "model.bin").write_bytes(b"\xff" + bytes(2_000_000))
+        values = {
+            "csv": File(tmp_path / "report" / "rows.csv"),
+            "model": File(tmp_path / "report" / "model.bin"),
+            "report": File(tmp_path / "report"),
+            "table": Table(pyarrow.table({"n": range(1000)})),
+            "list": Items({"n": n} for n in range(1000)),
+        }
+        for key, value in values.items():
+            keep(airflow, store(value, key), key)
+        monkeypatch.setattr("include.xcom.commands.show.fetch_file", None)  # Downloads everything.
+
+        def shown(key: str) -> list[str]:
+            assert main(["show", "sales", RUN, key, "--lines", "3"]) == 0
+            return capsys.readouterr().out.split("\n\n", 1)[1].splitlines()
+
+        assert shown("csv") == ["a,b", "1,2", "1,2"]
+        assert shown("model")[0].startswith("00000000  ff 00 00")
+        assert shown("report") == ["2 files", "  model.bin", "  rows.csv"]
+        assert shown("table") == ["1000 rows, 1 columns", "  n: int64", "", "n", "0", "1", "2"]
+        assert shown("list") == ["Items(1000 items)", "  {'n': 0}", "  {'n': 1}", "  {'n': 2}"]
+        assert main(["ls", "sales", RUN]) == 0
+        listed = capsys.readouterr().out
+        assert "rows.csv" in listed
+        assert "report, 2 files" in listed
+        path_of(airflow.rows["sales", RUN, "list", -1, "return_value"]).write_bytes(b"broken")
+        assert shown("list")[0].startswith("no preview: PayloadCorruptError")
 
     def test_show_array_and_inline_value(
         self, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
@@ -1220,6 +1259,29 @@ class TestDoctor:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
         (found,) = deployment.examine_executor(load_settings())
         assert (found.level, "KUBERNETES_SERVICE_HOST is set" in found.message) == ("problem", True)
+
+    def test_doctor_finds_what_killed_tasks_left(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Directories of dead processes, but not that of one that lives; the fix removes them."""
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__TEMPORARY_DIRECTORY", str(tmp_path))
+        settings.load_settings.cache_clear()
+        assert list(deployment.examine_temporary()) == []
+        new_folder()
+        assert list(deployment.examine_temporary()) == []
+        (tmp_path / "xcom-task-1-1" / "x").mkdir(parents=True)
+        (tmp_path / "xcom-task-1-1" / "x" / "model.bin").write_bytes(bytes(2048))
+        (tmp_path / "xcom-task-1-1.lock").touch()
+
+        (found,) = deployment.examine_temporary()
+
+        assert (found.level, found.check) == ("warning", "temporary")
+        assert f"left 1 directories with 2.0 KiB in {tmp_path}" in found.message
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path}
+        done = subprocess.run(found.fix, shell=True, cwd=PROJECT, env=environment, check=False)
+        assert done.returncode == 0
+        assert list(deployment.examine_temporary()) == []
 
     def test_doctor_import_is_tried_in_a_task_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Airflow leaves an address of the database in a task's environment that no process can start with."""

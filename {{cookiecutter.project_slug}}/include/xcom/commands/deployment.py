@@ -20,6 +20,7 @@ from ..errors import PayloadError, SettingsError
 from ..legacy import place_of
 from ..settings import BUCKET_VARIABLE, SECTION, Settings, load_settings, platform_variables
 from ..stores import runs_here
+from ..units import format_size
 from .findings import Finding
 from .project import BACKEND, DATAFRAMES, REQUIREMENTS
 
@@ -29,6 +30,7 @@ __all__ = [
     "examine_executor",
     "examine_packages",
     "examine_settings",
+    "examine_temporary",
     "executor_name",
     "export_of",
     "usable_settings",
@@ -198,3 +200,17 @@ def examine_executor(settings: Settings) -> Iterator[Finding]:
         yield Finding("problem", "executor", message, fix)
     else:
         yield Finding("ok", "executor", f"{executor}, and the store is a directory of this machine")
+
+
+def examine_temporary() -> Iterator[Finding]:
+    """Tell whether tasks that were killed on this machine left downloaded files."""
+    from ..handles import temporary
+
+    if left := temporary.leftovers():
+        size = sum(path.stat().st_size for folder in left for path in folder.rglob("*") if path.is_file())
+        message = (
+            f"killed tasks left {len(left)} directories with {format_size(size)} in {left[0].parent}; the next "
+            "task here that uses a temporary directory deletes them"
+        )
+        code = f"from {temporary.__name__} import remove_leftovers; remove_leftovers()"
+        yield Finding("warning", "temporary", message, f"python -c {shlex.quote(code)}")

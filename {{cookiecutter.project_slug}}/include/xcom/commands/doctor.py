@@ -90,6 +90,7 @@ def examine(project: Path, api_url: str | None = None, api_user: str | None = No
         return
     checks = [
         ("executor", lambda: deployment.examine_executor(settings)),
+        ("temporary", deployment.examine_temporary),
         *storage.checks(settings, api_url, api_user),
     ]
     for name, check in checks:

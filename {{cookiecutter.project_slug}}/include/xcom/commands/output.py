@@ -87,14 +87,16 @@ def format_age(seconds: float) -> str:
 
 
 def format_shape(summary: dict[str, int | float | str]) -> str:
-    """Return the size of a value in its own terms: ``336776 x 19``, ``5000 items``."""
-    words = []
+    """Return the size of a value in its own terms: ``336776 x 19``, ``5000 items``, ``model.bin``."""
+    words = [printable(str(summary["name"]))] if "media_type" in summary else []
     if "rows" in summary:
         columns = f" x {summary['columns']}" if "columns" in summary else " rows"
         words.append(f"{summary['rows']}{columns}")
     if "shape" in summary:
         words.append(f"{summary['shape']} {summary.get('dtype', '')}".rstrip())
-    words += [f"{summary[name]} {name}" for name in ("items", "characters", "parts") if name in summary]
+    words += [
+        f"{summary[name]} {name}" for name in ("items", "characters", "parts", "files") if name in summary
+    ]
     return ", ".join([*words, *(["inexact"] if "inexact" in summary else [])])
 
 

@@ -1,19 +1,22 @@
 """``show``: print the reference and the first lines of a payload.
 
-The preview reads a file by its format, with little memory, and needs no codec.
+The preview reads a file by its format, with little memory, and needs no codec. Of a ``File``, ``Table``, or
+``Items`` it reads no more than it prints.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 import zipfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..codecs.base import HANDLE_KINDS
 from ..reference import Coordinates, PayloadReference, coordinates_of
+from ..stores import Stored
 from ..units import format_size
 from .api import MISSING, AirflowAPI
 from .fetch import fetch_file, find_payload
@@ -62,6 +65,8 @@ def run_show(
 
 
 def _preview_of(reference: PayloadReference, lines: int) -> list[str]:
+    if reference.codec in HANDLE_KINDS:
+        return _preview_of_handle(reference, lines)
     if reference.bytes > _PREVIEW_BYTES:
         size = format_size(reference.bytes)
         return [f"no preview of {size}; download it with: python -m include.xcom fetch {reference.uri} FILE"]
@@ -72,16 +77,50 @@ def _preview_of(reference: PayloadReference, lines: int) -> list[str]:
         return preview(path, lines)
 
 
+def _preview_of_handle(reference: PayloadReference, lines: int) -> list[str]:
+    from ..handles.base import Content, handle_of
+    from ..handles.files import File
+    from ..handles.items import Items
+    from ..handles.tables import Table
+
+    content = Content(Stored.of(reference), reference.facts)
+    shown: list[str] = []
+    try:
+        handle = handle_of(reference.codec, reference.codec_version, content)
+        if isinstance(handle, Table):
+            first = next(handle.batches(columns=handle.columns[:_COLUMNS]), None)
+            shown = _rows(handle.schema, handle.num_rows, first, lines)
+        elif isinstance(handle, Items):
+            shown = [repr(handle), *(f"  {item!r}" for item in islice(handle, lines))]
+        elif isinstance(handle, File) and handle.is_folder:
+            names = handle.files()
+            more = [f"  ... {len(names) - lines} more"] if len(names) > lines else []
+            shown = [f"{len(names)} files", *(f"  {name}" for name in names[:lines]), *more]
+        elif isinstance(handle, File):
+            with handle.open() as stream:
+                shown = _head(stream.read(_HEAD_BYTES), lines)
+    except Exception as error:  # Any error of any library about foreign bytes: this is a look, not a load.
+        shown = [f"no preview: {type(error).__name__}: {error}"]
+    return [_cut(printable(line)) for line in shown]
+
+
 def preview(path: Path, lines: int) -> list[str]:
     """Return about ``lines`` lines about a payload.
 
     Frames: schema and first rows. Arrays: shape, dtype, and first items. JSON: its beginning. Zip files:
-    their members. Bytes: the first ones in hexadecimal. If a payload is not what its name says, one line
+    their members. Bytes: the first ones in hexadecimal. Other files: their first lines. If a payload is not what its name says, one line
     tells why.
     """
-    readers = {".parquet": _frame, ".arrow": _frame, ".npy": _array, ".zst": _json, ".zip": _zip}
+    readers = {
+        ".arrow": _frame,
+        ".bin": _bytes,
+        ".npy": _array,
+        ".parquet": _frame,
+        ".zip": _zip,
+        ".zst": _json,
+    }
     try:
-        shown = readers.get(path.suffix, _bytes)(path, lines)
+        shown = readers.get(path.suffix, _file)(path, lines)
     except Exception as error:  # Any error of any library about foreign bytes: this is a look, not a load.
         shown = [f"no preview: {type(error).__name__}: {error}"]
     return [_cut(printable(line)) for line in shown]
@@ -92,7 +131,10 @@ def _cut(text: str) -> str:
 
 
 def _frame(path: Path, lines: int) -> list[str]:
-    schema, count, batch = (_parquet if path.suffix == ".parquet" else _arrow)(path, lines)
+    return _rows(*(_parquet if path.suffix == ".parquet" else _arrow)(path, lines), lines)
+
+
+def _rows(schema: Any, count: int, batch: Any, lines: int) -> list[str]:
     shown = [f"{count} rows, {len(schema)} columns"]
     shown += [f"  {field.name}: {field.type}" for field in list(schema)[:lines]]
     if len(schema) > lines:
@@ -161,10 +203,29 @@ def _zip(path: Path, lines: int) -> list[str]:
 
 def _bytes(path: Path, lines: int) -> list[str]:
     with path.open("rb") as file:
-        head = io.BytesIO(file.read(16 * lines))
-    rows = iter(lambda: head.read(16), b"")
+        return _hexadecimal(file.read(16 * lines))
+
+
+def _file(path: Path, lines: int) -> list[str]:
+    with path.open("rb") as file:
+        return _head(file.read(_HEAD_BYTES), lines)
+
+
+def _head(data: bytes, lines: int) -> list[str]:
+    """Return the beginning of a file: lines of text, or bytes."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        if len(data) < _HEAD_BYTES or error.start < len(data) - 3:
+            return _hexadecimal(data[: 16 * lines])
+        text = data[: error.start].decode()  # A character is cut at the end.
+    return text.splitlines()[:lines]
+
+
+def _hexadecimal(data: bytes) -> list[str]:
+    rows = [(at, data[at : at + 16]) for at in range(0, len(data), 16)]
     return [
-        f"{place * 16:08x}  {row.hex(' ').ljust(47)}  "
+        f"{at:08x}  {row.hex(' ').ljust(47)}  "
         + "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        for place, row in enumerate(rows)
+        for at, row in rows
     ]
