@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,3 +277,56 @@ def test_list_whose_object_was_purged_says_so() -> None:
         items[0]
     with pytest.raises(PayloadMissingError, match="is gone"):
         next(iter(items))
+
+
+def test_full_disk_is_an_error_that_names_the_directory(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk; a new process, since it cannot be taken back."""
+    code = (
+        "import os, resource, signal\n"
+        "from include.xcom import Items\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))\n"
+        "Items(os.urandom(1_000_000) for _ in range(20))\n"
+    )
+    environment = {**os.environ, "AIRFLOW__GCS_XCOM__TEMPORARY_DIRECTORY": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+
+    assert f"TemporarySpaceError: A temporary file cannot be written in {tmp_path}" in done.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "payloads"]
+
+
+def test_error_of_the_disk_in_the_iterator_is_the_iterator_s(tmp_path: Path) -> None:
+    """It is not taken for one of the temporary file."""
+    with pytest.raises(FileNotFoundError):
+        Items((tmp_path / name).read_bytes() for name in ("none",))
+
+
+def test_list_is_read_on_by_a_parent_and_its_fork() -> None:
+    """A task may fork in the middle of a loop: neither waits for threads of the other."""
+    items = handed_on(Items(bytes([number]) * 100_000 for number in range(200)))
+    loop = iter(items)
+    assert [next(loop)[0] for _ in range(50)] == list(range(50))
+
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os._exit(0 if [one[0] for one in loop] == list(range(50, 200)) else 1)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert [one[0] for one in loop] == list(range(50, 200))
+
+
+def test_list_whose_object_goes_in_the_middle_says_so(payload_folder: Path) -> None:
+    """What was read ahead comes, then an error, never a shorter list."""
+    items = handed_on(Items(os.urandom(1_000_000) for _ in range(100)))
+    loop = iter(items)
+    next(loop)
+    (path,) = (path for path in payload_folder.rglob("*.items"))
+    path.unlink()
+
+    with pytest.raises(PayloadMissingError, match="is gone"):
+        for _ in loop:
+            pass

@@ -27,7 +27,7 @@ from ..stores import checksum, store_of
 from ..units import format_size
 from .base import Content, Handle, explaining, handle_of_node, index_facts, read_index
 from .streams import RangedStream
-from .temporary import open_spool
+from .temporary import open_spool, spooling
 from .uploads import Upload
 
 __all__ = ["Items"]
@@ -69,6 +69,7 @@ class Items(Handle, Sequence[Any]):
 
     Raises:
         UnsupportedTypeError: An item of the iterator cannot be stored.
+        TemporarySpaceError: The temporary file cannot be written.
     """
 
     kind: ClassVar[str] = "items"
@@ -189,7 +190,10 @@ class _Spool(Sequence[Any]):
         self._pieces: list[tuple[int, _Piece]] = []
         for piece in _encoded(iterable, load_settings()):
             self._pieces.append((self._file.tell(), piece._replace(payload=b"")))
-            self._file.write(piece.payload)
+            with spooling():
+                self._file.write(piece.payload)
+        with spooling():
+            self._file.flush()
         self._size = self._file.tell()
         self._ends = list(accumulate(piece.items for _, piece in self._pieces))
 

@@ -13,6 +13,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -27,6 +29,7 @@ __all__ = [
     "open_spool",
     "remove_leftovers",
     "require_space",
+    "spooling",
     "task_directory",
 ]
 
@@ -69,9 +72,25 @@ def new_folder() -> Path:
 def open_spool() -> SpooledTemporaryFile[bytes]:
     """Open a temporary file that has no name: the kernel removes it with the process.
 
-    The first megabytes of it are kept in memory.
+    The first megabytes of it are kept in memory. Write to it within ``spooling``.
     """
     return SpooledTemporaryFile(_SPOOL_BYTES, dir=str(_root()))
+
+
+@contextmanager
+def spooling() -> Iterator[None]:
+    """Explain an error of the disk.
+
+    Raises:
+        TemporarySpaceError: The disk is full, or the temporary directory cannot be used.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TemporarySpaceError(
+            f"A temporary file cannot be written in {_root()}: {error}. Nothing was stored. Point [{SECTION}] "
+            "temporary_directory to a larger disk in which tasks may write."
+        ) from error
 
 
 def require_space(folder: Path, size: int, what: str) -> None:
