@@ -377,6 +377,27 @@ def test_parts_that_cannot_be_deleted_are_logged_and_known(
     assert "A retention policy of gs://test-bucket" in caplog.text
 
 
+@pytest.mark.parametrize("started", [0, 3])
+def test_thread_that_cannot_be_started_is_an_error_that_leaves_nothing(
+    started: int, store: gcs.GCSStore, gcs_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container with a low limit of processes: no wait, no part."""
+    left = iter(range(started))
+
+    class Limited(threading.Thread):
+        def start(self) -> None:
+            if self.name.startswith(("part", "delete")) and next(left, None) is None:
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr("concurrent.futures.thread.threading.Thread", Limited)
+
+    with pytest.raises(StoreUnavailableError, match="one of them cannot be started: can't start new thread"):
+        stream(store)
+    monkeypatch.undo()
+    assert gcs_server.names() == []
+
+
 def test_uploads_to_one_name_share_no_part(store: gcs.GCSStore, gcs_server: Any, proxy: FaultProxy) -> None:
     """One wins; without a server that honours the condition the later one, never a mixture."""
     bodies = [bytes([number]) * len(BODY) for number in range(3)]

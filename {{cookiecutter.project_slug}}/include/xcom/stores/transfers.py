@@ -182,9 +182,13 @@ class _Upload:
             except StoreUnavailableError as error:
                 failures.append(error)
 
-        with ThreadPoolExecutor(AT_ONCE, "delete") as pool:
-            for future in [_submit(pool, delete, part) for part in parts]:
-                future.result()
+        try:
+            with ThreadPoolExecutor(AT_ONCE, "delete") as pool:
+                for future in [_submit(pool, delete, part) for part in parts]:
+                    future.result()
+        except StoreUnavailableError:  # No thread can be started.
+            for part in parts:
+                delete(part)
         if failures:
             log.warning(
                 "Parts of an upload remain in the bucket until the sweep deletes them: %s", failures[0]
@@ -192,5 +196,11 @@ class _Upload:
 
 
 def _submit(pool: ThreadPoolExecutor, call: Callable[[_A], _T], argument: _A) -> Future[_T]:
-    # Airflow 3.4 tells by the context whose trigger asks for a connection.
-    return pool.submit(copy_context().run, call, argument)
+    try:
+        # Airflow 3.4 tells by the context whose trigger asks for a connection.
+        return pool.submit(copy_context().run, call, argument)
+    except RuntimeError as error:
+        raise StoreUnavailableError(
+            f"A transfer takes up to {AT_ONCE} threads, and one of them cannot be started: {error}. Raise the limit "
+            "of processes or memory of this container"
+        ) from error
