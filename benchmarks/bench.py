@@ -47,6 +47,7 @@ STREAM_MIB = 1024
 SIZES_MB = (1, 4, 16, 64, 256)
 # The slower peers would take minutes and all of a laptop's memory for the largest.
 PEERS_UP_TO_MB = 64
+LARGE_MIB, LARGE_COLUMNS = 4096, 19
 MEMORY = {"records": 32, "tree": 16, "frame": 1, "array": 64, "bytes": 64, "bundle": 64}
 
 
@@ -268,6 +269,40 @@ class Bench:
                 ]
         return _medians(results)
 
+    def large(self) -> dict[str, Any]:
+        """Values larger than memory: growth of the process, requests, and bytes that are read."""
+        scale = 64 if self.is_quick else 1
+        results: dict[str, Any] = {}
+
+        def step(name: str, title: str = "", **values: Any) -> Any:
+            title = title or name
+            self.say(f"values larger than memory: {title}")
+            # In a process of its own, as in a task of its own.
+            with self.nursery.worker("ours", proxy.url) as worker:
+                proxy.count(), proxy.sent()
+                done = worker.ask("large", step=name, **values)
+            row = done.pop("result")
+            results[title] = [done | {"requests": proxy.count(), "bytes": proxy.sent()}]
+            return row
+
+        with (
+            serving(self.binary, self.place, is_in_memory=False) as url,
+            Proxy(url, self.place) as proxy,
+        ):
+            row = step("store_file", mebibytes=LARGE_MIB // scale)
+            step("load_file", row=row)
+            _drain(url)
+            row = step("store_table", rows=LARGE_MIB * 2**20 // (8 * LARGE_COLUMNS) // scale)
+            step("load_table", row=row)
+            _drain(url)
+            row = step("store_table", "store 1M x 19", rows=1_000_000)
+            step("load_columns", "load 19 columns", row=row, count=LARGE_COLUMNS)
+            step("load_columns", "load 2 columns", row=row, count=2)
+            row = step("store_items", megabytes=8)
+            step("load_items", "load_items 1", row=row, tasks=1)
+            step("load_items", "load_items 1000", row=row, tasks=1000)
+        return _medians(results)
+
     def dags(self) -> dict[str, Any]:
         """The backend's share of the time that the example Dags take."""
         self.say("the example Dags, with `airflow dags test`")
@@ -287,6 +322,7 @@ MEASURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "memory": Bench.memory,
     "flat": Bench.flat,
     "requests": Bench.requests,
+    "large": Bench.large,
     "dags": Bench.dags,
 }
 

@@ -166,6 +166,11 @@ class Proxy(_Process):
         with urlopen(f"{self.url}/-/count", timeout=10) as answer:
             return int(answer.read())
 
+    def sent(self) -> int:
+        """Return how many bytes the server sent since the last call."""
+        with urlopen(f"{self.url}/-/sent", timeout=10) as answer:
+            return int(answer.read())
+
     def uploaded(self) -> float:
         """Return the seconds from the first request since ``count`` to the end of the last upload."""
         with urlopen(f"{self.url}/-/uploaded", timeout=10) as answer:
@@ -182,12 +187,14 @@ def _ended(log: Path) -> RuntimeError:
 
 
 @contextmanager
-def serving(binary: Path, place: Place) -> Iterator[str]:
-    """Run an empty server in memory, with the bucket; yield its URL."""
+def serving(binary: Path, place: Place, *, is_in_memory: bool = True) -> Iterator[str]:
+    """Run an empty server, in memory or on the disk, with the bucket; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     options = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "memory"}
+    if not is_in_memory:
+        options |= {"backend": "filesystem", "filesystem-root": str(place.folder / f"bucket-{port}")}
     options |= {"external-url": url, "log-level": "error"}
     command = [str(binary), *(f"-{name}={value}" for name, value in options.items())]
     with ExitStack() as stack:

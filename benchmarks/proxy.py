@@ -4,6 +4,7 @@ A process of its own, so that none of its work counts as the candidate's. It lis
 the loopback interface, which it prints, and ends when its standard input does.
 
     GET /-/count            how many requests came since the last time it was asked
+    GET /-/sent             how many bytes of bodies went to the client since the last time it was asked
     GET /-/uploaded         seconds from the first of these to the answer to the last upload
     GET /-/link/0.02/0/1e8  from now on: seconds before each request is passed on, and the bytes a second
                             that each connection carries to the server and to the client; 0: no limit
@@ -28,7 +29,7 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.port = port
         self.delay_seconds = self.rate_up = self.rate_down = 0.0
-        self.count = 0
+        self.count = self.sent = 0
         self.began = self.uploaded = 0.0
         self.lock = threading.Lock()
 
@@ -53,7 +54,9 @@ class Proxy:
                 client.sendall(answer)
                 status = int(answer.split(b" ", 2)[1])
                 if method != b"HEAD" and status not in (204, 304):
-                    _pass_body(answer, server, client, self.rate_down)
+                    sent = _pass_body(answer, server, client, self.rate_down)
+                    with self.lock:
+                        self.sent += sent
                 if path.startswith(b"/upload/"):
                     self.uploaded = time.monotonic()
 
@@ -65,8 +68,11 @@ class Proxy:
         if verb == "uploaded":
             return str(self.uploaded - self.began).encode()
         with self.lock:
-            count, self.count = self.count, 0
-        return str(count).encode()
+            if verb == "sent":
+                found, self.sent = self.sent, 0
+            else:
+                found, self.count = self.count, 0
+        return str(found).encode()
 
 
 def _head(end: socket.socket) -> bytes:
@@ -83,14 +89,16 @@ def _head(end: socket.socket) -> bytes:
     return head
 
 
-def _pass_body(head: bytes, source: socket.socket, target: socket.socket, rate: float) -> None:
+def _pass_body(head: bytes, source: socket.socket, target: socket.socket, rate: float) -> int:
     fields = {}
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         fields[name.strip().lower()] = value.strip().lower()
     if fields.get(b"transfer-encoding") != b"chunked":
-        _pass(source, target, int(fields.get(b"content-length", b"0")), rate)
-        return
+        size = int(fields.get(b"content-length", b"0"))
+        _pass(source, target, size, rate)
+        return size
+    passed = 0
     while True:
         line = b""
         while not line.endswith(b"\r\n"):
@@ -98,8 +106,9 @@ def _pass_body(head: bytes, source: socket.socket, target: socket.socket, rate: 
         target.sendall(line)
         size = int(line, 16)
         _pass(source, target, size + 2, rate)
+        passed += size
         if not size:
-            return
+            return passed
 
 
 def _pass(source: socket.socket, target: socket.socket, size: int, rate: float) -> None:

@@ -113,6 +113,7 @@ def tables(found: dict[str, Any]) -> str:
         ("flat", _flat),
         ("memory", _memory),
         ("requests", _requests),
+        ("large", _large),
         ("dags", _dags),
     ):
         if measures.get(name):
@@ -175,6 +176,7 @@ def _goals(measures: dict[str, Any]) -> Iterable[_Goal]:
     if "requests" in measures:
         most = max(max(facts.values()) for name, facts in measures["requests"].items() if _is_ours(name))
         yield _Goal("One request for a stored value, one for a read one", f"{most:.0f}", most == 1)
+    yield from _large_goals(measures.get("large", {}))
     if measures.get("dags"):
         share = measures["dags"]["share"]
         yield _Goal("Example Dags: under 5 % of their tasks' time", f"{share:.1%}", share < 0.05)
@@ -205,6 +207,28 @@ def _link_goals(link: dict[str, Any]) -> Iterable[_Goal]:
     if "stream 1024" in link:
         grown = max(link["stream 1024"]["ours"][f"{step}_peak"] for step in ("store", "load"))
         yield _Goal("A stream of 1 GiB: at most 160 MB of memory", f"{grown / 1e6:.0f} MB", grown <= 160e6)
+
+
+def _large_goals(large: dict[str, Any]) -> Iterable[_Goal]:
+    if not large:
+        return
+    grown = max(large[f"{verb}_{kind}"]["peak"] for verb in ("store", "load") for kind in ("file", "table"))
+    yield _Goal(
+        "A `File` and a `Table` of 4 GiB, both ways: at most 160 MB of memory",
+        f"{grown / 1e6:.0f} MB",
+        grown <= 160e6,
+    )
+    two, every = large["load 2 columns"], large["load 19 columns"]
+    share, cpu = two["bytes"] / every["bytes"], two["cpu"] / every["cpu"]
+    yield _Goal("Two of 19 columns: at most 15 % of the bytes", f"{share:.1%}", share <= 0.15)
+    yield _Goal("Two of 19 columns: at most 25 % of the CPU", f"{cpu:.1%}", cpu <= 0.25)
+    yield _Goal("Two of 19 columns: at most 10 requests", f"{two['requests']:.0f}", two["requests"] <= 10)
+    grown = two["peak"]
+    yield _Goal("Two of 19 columns: at most 60 MB of memory", f"{grown / 1e6:.0f} MB", grown <= 60e6)
+    read = large["load_items 1000"]["bytes"] / 8e6
+    yield _Goal("1,000 mapped tasks over 8 MB of `Items`: 16 MB read in all", f"{8 * read:.1f} MB", read <= 2)
+    asked = large["load_items 1"]["requests"]
+    yield _Goal("Length and one item of `Items`: two requests", f"{asked:.0f}", asked <= 2)
 
 
 def _ratio(facts: dict[str, Any], one: str, other: str) -> float:
@@ -391,6 +415,40 @@ _KINDS = {
     "records 0.2": "200 kB of records",
     "records 8": "8 MB of records",
     "frame 0.2": "frame of 200,000 rows",
+}
+
+
+def _large(facts: dict[str, Any]) -> str:
+    rows = [
+        [
+            _STEPS[name],
+            f"{found['wall']:.2f} s",
+            f"{found['cpu']:.2f} s",
+            f"{found['peak'] / MB:.0f} MB",
+            f"{found['requests']:.0f}",
+            f"{found['bytes'] / MB:.1f} MB",
+        ]
+        for name, found in facts.items()
+    ]
+    head = ["", "elapsed", "CPU", "growth of the process", "requests", "read from the bucket"]
+    return (
+        "## Values larger than memory\n"
+        "`File`, `Table`, and `Items`, each step in a new process. The large file and table have 4 GiB, or "
+        "64 MiB with `--quick`; the list has 8 MB.\n\n" + _markdown(head, rows)
+    )
+
+
+_STEPS = {
+    "store_file": "store the file",
+    "load_file": "download it",
+    "store_table": "store the table",
+    "load_table": "stream it",
+    "store 1M x 19": "store 1,000,000 rows of 19 columns",
+    "load 19 columns": "load all of it",
+    "load 2 columns": "load two columns",
+    "store_items": "store the list",
+    "load_items 1": "its length and one item",
+    "load_items 1000": "one item in each of 1,000 mapped tasks",
 }
 
 

@@ -102,6 +102,12 @@ class Worker:
             "load": {"wall": done[1]["wall"], "cpu": done[1]["cpu"], "peak": loaded},
         }
 
+    def large(self, step: str, **values: Any) -> dict[str, Any]:
+        """Do a step of ``large``."""
+        from large import STEPS
+
+        return STEPS[step](self.way, **values)
+
     def warm(self, times: int) -> dict[str, Any]:
         """Store and read the value again and again."""
 
