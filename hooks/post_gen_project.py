@@ -4,6 +4,7 @@ Two folders are removed if they are empty: a folder's name cannot depend on an a
 """
 
 import contextlib
+import io
 import json
 import pathlib
 import sys
@@ -45,7 +46,9 @@ def main() -> None:
         f"Before production: create the bucket gs://{bucket}; README.md says how to grant and name it.",
         "",
     ]
-    print("\n".join(ascii(line)[1:-1] if not line.isascii() else line for line in lines))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # A terminal may lack letters.
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -124,12 +124,13 @@ def problems(answers: dict[str, str]) -> list[str]:
     lines = []
     for name, check in CHECKS.items():
         for rule, example in check(answers[name]):
-            lines.append(f"  {name}: {answers[name]!a} {rule}. For example: {example}")
+            lines.append(f"  {name}: {answers[name]!r} {rule}. For example: {example}")
     return lines
 
 
 def _shown(characters: Iterable[str]) -> str:
-    return " ".join(ascii(c) for c in characters)
+    # Letters as they are, what cannot be seen as its code. A terminal without a letter gets its code, too.
+    return " ".join(repr(c) for c in characters)
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ REFUSED = [
     pytest.param("project_slug", "Nul.v2", "is a device name on Windows (NUL)", id="slug-device-with-ending"),
     pytest.param("project_slug", "COM0", "is a device name on Windows (COM0)", id="slug-device-number"),
     pytest.param("project_slug", "x" * 51, "has 51 characters, at most 50 are allowed", id="slug-long"),
-    pytest.param("project_slug", "caf\u00e9", "contains '\\xe9'; allowed are", id="slug-accent"),
+    pytest.param("project_slug", "caf\u00e9", "contains 'é'; allowed are", id="slug-accent"),
     pytest.param("project_slug", "a:b", "contains ':'; allowed are", id="slug-colon"),
     pytest.param("project_slug", "a'''b", 'contains "\'"; allowed are', id="slug-python-quotes"),
     pytest.param("project_slug", "a$(id)", "contains '$' '(' ')'; allowed are", id="slug-shell"),
@@ -98,7 +98,7 @@ def test_answer_refused_says_why_and_leaves_nothing(
     baked = baker("-f", **{"project_slug": "fine", "gcs_bucket": GOOD_BUCKET, question: answer})
 
     assert baked.exit_code != 0
-    assert f"  {question}: {answer!a} " in baked.said
+    assert f"  {question}: {answer!r} " in baked.said
     assert sentence in baked.said
     assert "Nothing was generated: 1 problem with the answers." in baked.said or "problems with" in baked.said
     assert list(baked.output.iterdir()) == []
