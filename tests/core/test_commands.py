@@ -1062,7 +1062,7 @@ class TestClaim:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         """Each sees the other's, and neither counts."""
-        write = claim.Claims._write
+        write = claim.Claims._write  # noqa: SLF001 - where two deployments meet
 
         def write_both(self: claim.Claims, own: str) -> None:
             write(self, "the-other-one")
@@ -1429,7 +1429,7 @@ def test_metrics_are_sent_when_they_are_on(monkeypatch: pytest.MonkeyPatch) -> N
         def timing(name: str, dt: Any) -> None:
             sent.append((name, dt.total_seconds() < 60))
 
-    assert metrics._stats() is None
+    assert metrics._stats() is None  # noqa: SLF001 - found once for each process
     monkeypatch.setattr(metrics, "_stats", lambda: Stats)
 
     assert payloads.load(store(b"12345")) == b"12345"
@@ -1448,12 +1448,12 @@ def test_metrics_that_cannot_be_sent_are_said_once(
     monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
     monkeypatch.setattr(metrics, "_MODULES", ("airflow.no.such.module", "airflow.nor.this"))
     monkeypatch.setattr(logging.getLogger("include"), "propagate", True)
-    metrics._stats.cache_clear()
+    metrics._stats.cache_clear()  # noqa: SLF001 - found once for each process
     try:
         for _ in range(2):
             metrics.record("store", 5, 0.1)
     finally:
-        metrics._stats.cache_clear()
+        metrics._stats.cache_clear()  # noqa: SLF001 - found once for each process
 
     (said,) = [record.getMessage() for record in caplog.records if record.name == "include.xcom.metrics"]
     assert "neither in airflow.no.such.module nor in airflow.nor.this" in said

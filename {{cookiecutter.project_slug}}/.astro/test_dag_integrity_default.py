@@ -23,6 +23,7 @@ _environment = os.environ.get
 
 
 def environment_or_placeholder(name: str, default: Any = None) -> Any:
+    """Return a variable of the environment, or a text in its place."""
     found = _environment(name, default)
     if found is None and name not in MAY_BE_ABSENT:
         return f"placeholder-of-{name}"
@@ -30,6 +31,7 @@ def environment_or_placeholder(name: str, default: Any = None) -> Any:
 
 
 def variable_or_placeholder(name: str, *arguments: Any, **options: Any) -> Any:
+    """Return the default of an Airflow Variable, or a text in its place."""
     if arguments:
         return arguments[0]
     for default in ("default", "default_var"):
@@ -39,6 +41,7 @@ def variable_or_placeholder(name: str, *arguments: Any, **options: Any) -> Any:
 
 
 def placeholder_connection(conn_id: str, *_: Any, **__: Any) -> Connection:
+    """Return an empty connection."""
     return Connection(conn_id=conn_id)
 
 

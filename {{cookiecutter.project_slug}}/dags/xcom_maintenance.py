@@ -13,7 +13,7 @@ there it uses the environment's service account. See docs/operations.md of the t
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timezone
 
 from airflow.configuration import conf
 from airflow.sdk import Param, dag, task
@@ -23,7 +23,7 @@ SCHEDULE = conf.get("gcs_xcom", "sweep_schedule", fallback="") or None
 
 @dag(
     schedule=SCHEDULE,
-    start_date=datetime(2025, 1, 1),
+    start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=True,

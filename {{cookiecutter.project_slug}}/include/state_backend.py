@@ -218,13 +218,13 @@ def _load(stored: str) -> JsonValue:
             )
         body = store_of(payload.uri).get(payload)
         limit = settings.max_payload_bytes
-        value = codecs.decode(body, payload.codec, payload.codec_version, payload.type, limit)
-        return value
+        found: JsonValue = codecs.decode(body, payload.codec, payload.codec_version, payload.type, limit)
     except PayloadError as error:
         raise error.reworded(
             f"Cannot read {state}: {payload.uri} (generation {payload.generation}, {payload.bytes} bytes): "
             f"{error}. Set the key again, or delete it."
         ) from error
+    return found
 
 
 def _delete(scope: tuple[str, ...], key: str | None = None) -> None:

@@ -38,7 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = run(given)
         sys.stdout.flush()
-        return code
     except UsageError as error:
         top.error(str(error))
     except CommandError as error:
@@ -51,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warn(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         warn("interrupted")
+    else:
+        return code
     return 1
 
 

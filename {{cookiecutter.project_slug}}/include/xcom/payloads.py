@@ -281,7 +281,7 @@ def load_many(rows: Iterable[Any]) -> list[Any]:
         values = []
         try:
             for future in futures:
-                values.append(future.result())
+                values.append(future.result())  # noqa: PERF401 - an error asks how many there are
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             if isinstance(error, PayloadError):

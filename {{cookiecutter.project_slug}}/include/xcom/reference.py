@@ -71,7 +71,7 @@ class PayloadReference(NamedTuple):
     codec_version: int
     crc32c: str
     generation: str
-    summary: dict[str, int | float | str] = {}
+    summary: dict[str, int | float | str] = {}  # noqa: RUF012 - a default, and never changed
 
     @property
     def facts(self) -> dict[str, int | str]:

@@ -262,25 +262,31 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
     if not bucket:
         yield (
             "bucket",
-            f"is empty, and there is no Airflow Variable {BUCKET_VARIABLE}; allowed is the name of a GCS bucket, "
-            "for example acme-xcom, or file:///absolute/path for one machine",
+            (
+                f"is empty, and there is no Airflow Variable {BUCKET_VARIABLE}; allowed is the name of a GCS bucket, "
+                "for example acme-xcom, or file:///absolute/path for one machine"
+            ),
         )
     elif bucket.startswith("file:"):
-        if not os.path.isabs(_path_of(bucket)):
+        if not Path(_path_of(bucket)).is_absolute():
             yield "bucket", f"is {bucket!r}; a directory needs three slashes: file:///absolute/path"
     elif not _is_bucket_name(bucket):
         yield (
             "bucket",
-            f"is {bucket!r}; allowed are 3 to 63 lower-case letters, digits, '-', '_' and '.', with a letter or "
-            "digit at both ends, for example acme-xcom",
+            (
+                f"is {bucket!r}; allowed are 3 to 63 lower-case letters, digits, '-', '_' and '.', with a letter or "
+                "digit at both ends, for example acme-xcom"
+            ),
         )
     if len(prefix) > 200 or not all(_PREFIX_PART.fullmatch(part) for part in prefix.split("/") if prefix):
         yield (
             "prefix",
-            f"is {prefix!r}; allowed are at most 200 letters, digits and any of . _ = + @ ~ -, in parts between "
-            "slashes that begin with a letter or digit, for example xcom or prod/xcom",
+            (
+                f"is {prefix!r}; allowed are at most 200 letters, digits and any of . _ = + @ ~ -, in parts between "
+                "slashes that begin with a letter or digit, for example xcom or prod/xcom"
+            ),
         )
-    if folder and not os.path.isabs(folder):
+    if folder and not Path(folder).is_absolute():
         yield "temporary_directory", f"is {folder!r}; allowed is an absolute path, for example /mnt/scratch"
     if not settings.conn_id:
         yield "conn_id", "is empty; allowed is the id of an Airflow connection"
@@ -293,7 +299,7 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, f"is {getattr(settings, name)!r}; allowed are {' and '.join(words)}"
     for uri in settings.read_uris:
         is_gcs = uri.startswith("gs://") and _is_bucket_name(urlsplit(uri).netloc)
-        if not (is_gcs or os.path.isabs(_path_of(uri))):
+        if not (is_gcs or Path(_path_of(uri)).is_absolute()):
             yield (
                 "read_uris",
                 f"has {uri!r}; allowed are gs://bucket/prefix/ and file:///path/, with commas between",

@@ -31,8 +31,10 @@ _DAG_FILE = re.compile(r"unusual_prefix_[0-9a-f]+_")
 # Arguments of generic models; their names have no dot, those of other classes do.
 _PLAIN_TYPES: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (int, float, str, bool, bytes, list, dict, set, tuple, frozenset, NoneType)
-    + (date, datetime, time, timedelta, Decimal, UUID)
+    for kind in (
+        *(int, float, str, bool, bytes, list, dict, set, tuple, frozenset, NoneType),
+        *(date, datetime, time, timedelta, Decimal, UUID),
+    )
 } | {"Any": Any, "...": ...}
 _PLAIN_NAMES = {kind: name for name, kind in _PLAIN_TYPES.items()}
 

@@ -90,7 +90,7 @@ def _same_leaf(mine: Any, theirs: Any) -> bool:
     # Known to Airflow's serialisers only: the same if it is written the same.
     try:
         return bool(serde().serialize(mine) == serde().serialize(theirs))
-    except Exception:  # Serialisers of others raise anything.
+    except Exception:  # noqa: BLE001 - Serialisers of others raise anything.
         return False
 
 

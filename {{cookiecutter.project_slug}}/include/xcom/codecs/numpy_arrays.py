@@ -68,9 +68,7 @@ class NumpyCodec:
         parts = [head.getvalue(), _data(value, is_fortran)]
         # Equal, with all offsets: only the word "aligned" and names of fields' C types are not kept.
         changes = () if repr(described) == repr(dtype) else (Change(".dtype", repr(dtype), repr(described)),)
-        return Encoded(
-            self.name, self.version, "npy", "numpy.ndarray", parts, value.nbytes, summary, changes
-        )
+        return Encoded(self.name, self.version, "npy", "numpy.ndarray", parts, value.nbytes, summary, changes)
 
     def decode(self, payload: memoryview, type: str, version: int, max_bytes: int) -> np.ndarray[Any, Any]:
         """Decode; the array shares the payload's memory where that is aligned."""

@@ -76,9 +76,10 @@ class Written(NamedTuple):
 
 
 class TaggedJsonCodec:
-    """Tuples, sets, dates, numbers of every kind, enums, named tuples, dataclasses, attrs and pydantic
-    models, nested in anything, as JSON with tags; frames, arrays and large bytes inside become files of
-    their own format next to it in a zip file.
+    """Tuples, sets, dates, models, and frames or arrays inside of other values, as JSON with tags.
+
+    Tuples, sets, dates, numbers of every kind, enums, named tuples, dataclasses, attrs and pydantic models.
+    Frames, arrays and large bytes inside become files of their own format next to it in a zip file.
 
     Args:
         part_codec: Gives the codec of values that are stored in their own format, or None.

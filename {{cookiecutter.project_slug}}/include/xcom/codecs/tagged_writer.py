@@ -394,7 +394,7 @@ class TaggedWriter:
             fields = instances.to_fields(value)
             made = instances.from_fields(kind, fields)
             return {"$made": [name, self._node(fields)]}, identical(value, made)
-        except Exception:  # Constructors of others raise anything.
+        except Exception:  # noqa: BLE001 - Constructors of others raise anything.
             return None, False
 
     def _serialized(self, value: Any, kind: Any) -> Any:
@@ -420,7 +420,7 @@ class TaggedWriter:
         try:
             form = serde().serialize(value)
             back = serde().deserialize(json.loads(json.dumps(form, allow_nan=False)))
-        except Exception:  # Serialisers of others raise anything.
+        except Exception:  # noqa: BLE001 - Serialisers of others raise anything.
             raise UnsupportedTypeError(
                 "no codec has a form for it; return a dict, list, DataFrame, array or bytes", type=name
             ) from None

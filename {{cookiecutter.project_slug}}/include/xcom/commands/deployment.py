@@ -15,7 +15,7 @@ from pathlib import Path
 
 from airflow.configuration import conf
 
-from .. import __version__ as OWN_VERSION
+from .. import __version__
 from ..errors import PayloadError, SettingsError
 from ..legacy import place_of
 from ..settings import BUCKET_VARIABLE, SECTION, Settings, load_settings, platform_variables
@@ -45,17 +45,17 @@ _LOAD_BACKEND = (
 
 def examine_airflow() -> Iterator[Finding]:
     """Compare Airflow's version with those that were tested."""
-    from airflow import __version__
+    import airflow
     from packaging.version import Version
 
-    version = Version(__version__)
+    version = Version(airflow.__version__)
     if version < Version("3.0"):
         yield Finding("problem", "airflow", f"{version} is too old", "pip install 'apache-airflow>=3.0,<3.5'")
     elif version >= Version("3.5.dev0"):
         message = f"{version} is newer than what was tested (3.0 to 3.4)"
         yield Finding("warning", "airflow", message, "python -m pytest")
     else:
-        yield Finding("ok", "airflow", f"{version}, Python {sys.version.split()[0]}, backend {OWN_VERSION}")
+        yield Finding("ok", "airflow", f"{version}, Python {sys.version.split()[0]}, backend {__version__}")
 
 
 def examine_backend(project: Path) -> Iterator[Finding]:
@@ -121,7 +121,7 @@ def usable_settings() -> Settings | None:
     """Return the settings; None if they cannot work."""
     try:
         return load_settings()
-    except Exception:
+    except Exception:  # noqa: BLE001 - examine_settings says which
         return None
 
 
@@ -134,8 +134,7 @@ def examine_settings() -> Iterator[Finding]:
         problems = error.problems if isinstance(error, SettingsError) else {}
         yield Finding("problem", "settings", str(error), _defaults(sorted(problems)))
         return
-    except Exception as error:
-        # Without a setting, the Variable is read, and that needs a database or a supervisor.
+    except Exception as error:  # noqa: BLE001 - the Variable needs a database or a supervisor
         message = f"the Variable {BUCKET_VARIABLE} could not be read: {type(error).__name__}: {error}"[:300]
         yield Finding("problem", "settings", message, _defaults(["bucket"]))
         return

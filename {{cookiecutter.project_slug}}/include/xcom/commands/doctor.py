@@ -102,5 +102,5 @@ def _guard(name: str, check: Check) -> Iterator[Finding]:
         yield from check()
     except PayloadError as error:
         yield Finding("problem", name, str(error), _PIP_CHECK)
-    except Exception as error:  # One broken check must not hide the others.
+    except Exception as error:  # noqa: BLE001 - One broken check must not hide the others.
         yield Finding("problem", name, f"could not be checked: {type(error).__name__}: {error}", _PIP_CHECK)

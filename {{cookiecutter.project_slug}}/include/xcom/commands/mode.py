@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..settings import is_standalone, platform_variables
 from .findings import Finding
@@ -27,7 +28,7 @@ def examine_mode() -> Iterator[Finding]:
         name = found[0]
     elif os.environ.get("ASTRONOMER_ENVIRONMENT") == "local":
         name = "astro dev start: containers of the Astro CLI"
-    elif os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
+    elif Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
         name = "a container, such as those of docker compose"
     else:
         name = "Airflow on this machine, without containers"

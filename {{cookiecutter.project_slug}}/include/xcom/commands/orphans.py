@@ -441,7 +441,7 @@ def _names(value: Any, stem: str) -> bool:
     """Tell whether a row names a payload, in whatever form; better once too often."""
     try:
         reference = PayloadReference.from_row(value)
-    except Exception:  # Malformed, or of a newer version: look at all of its text.
+    except Exception:  # noqa: BLE001 - Malformed, or of a newer version: look at all of its text.
         reference = None
     if reference is not None:
         return stem_of(reference.uri) == stem

@@ -99,7 +99,8 @@ def _preview_of_handle(reference: PayloadReference, lines: int) -> list[str]:
         elif isinstance(handle, File):
             with handle.open() as stream:
                 shown = _head(stream.read(_HEAD_BYTES), lines)
-    except Exception as error:  # Any error of any library about foreign bytes: this is a look, not a load.
+    # Any error of any library about foreign bytes: this is a look, not a load.
+    except Exception as error:  # noqa: BLE001
         shown = [f"no preview: {type(error).__name__}: {error}"]
     return [_cut(printable(line)) for line in shown]
 
@@ -108,8 +109,8 @@ def preview(path: Path, lines: int) -> list[str]:
     """Return about ``lines`` lines about a payload.
 
     Frames: schema and first rows. Arrays: shape, dtype, and first items. JSON: its beginning. Zip files:
-    their members. Bytes: the first ones in hexadecimal. Other files: their first lines. If a payload is not what its name says, one line
-    tells why.
+    their members. Bytes: the first ones in hexadecimal. Other files: their first
+    lines. If a payload is not what its name says, one line tells why.
     """
     readers = {
         ".arrow": _frame,
@@ -121,7 +122,8 @@ def preview(path: Path, lines: int) -> list[str]:
     }
     try:
         shown = readers.get(path.suffix, _file)(path, lines)
-    except Exception as error:  # Any error of any library about foreign bytes: this is a look, not a load.
+    # Any error of any library about foreign bytes: this is a look, not a load.
+    except Exception as error:  # noqa: BLE001
         shown = [f"no preview: {type(error).__name__}: {error}"]
     return [_cut(printable(line)) for line in shown]
 

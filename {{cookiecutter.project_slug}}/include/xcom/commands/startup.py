@@ -53,6 +53,6 @@ def use_database() -> None:
 
         with create_session() as session:
             session.execute(text("SELECT 1 FROM variable WHERE 1 = 0"))
-    except Exception:
+    except Exception:  # noqa: BLE001 - without a database nothing changes
         return
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")

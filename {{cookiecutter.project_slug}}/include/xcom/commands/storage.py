@@ -113,7 +113,7 @@ def examine_credentials(settings: Settings) -> Iterator[Finding]:
         tokens = credentials.Tokens(transport.open_pool(bucket_store.ENDPOINT, 1), settings.conn_id)
         with transport.time_limit(30):
             token = tokens.authorize("GET", bucket_store.ENDPOINT, {})
-    except Exception as error:  # Of google-auth, of the provider, and of what they call.
+    except Exception as error:  # noqa: BLE001 - Of google-auth, of the provider, and of what they call.
         yield Finding("problem", "credentials", f"{type(error).__name__}: {error}"[:500], fix)
         return
     connection = f"connection {settings.conn_id}" if fields else f"no key in connection {settings.conn_id}"

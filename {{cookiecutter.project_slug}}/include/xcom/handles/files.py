@@ -72,7 +72,7 @@ class File(Handle, os.PathLike[str]):
 
     def __init__(self, path: str | os.PathLike[str], *, media_type: str | None = None) -> None:
         # Absolute: the task may change its working directory before it returns.
-        self._path = Path(os.path.abspath(path))
+        self._path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay links
         if not self._path.exists():
             raise FileNotFoundError(
                 f"File({os.fspath(path)!r}): there is no file or folder {self._path} on this machine"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UnsupportedTypeError
@@ -40,7 +41,7 @@ def check_source(source: object) -> None:
         FileNotFoundError: There is nothing at the path.
     """
     if isinstance(source, (str, os.PathLike)):
-        if not os.path.exists(source):
+        if not Path(source).exists():
             raise FileNotFoundError(
                 f"Table({os.fspath(source)!r}): there is no file or folder of that name here"
             )

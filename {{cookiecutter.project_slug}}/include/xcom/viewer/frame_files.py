@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import PayloadCorruptError, PayloadTooLargeError
@@ -80,7 +80,7 @@ class _ParquetFile:
         counts = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         self.starts = list(accumulate(counts, initial=0))
         ends = list(accumulate((_leaf_count(field.type) for field in self.schema), initial=0))
-        self._leaves = [range(start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
+        self._leaves = [range(start, stop) for start, stop in pairwise(ends)]
         if ends[-1] != footer.num_columns or self.starts[-1] != footer.num_rows or min(counts, default=0) < 0:
             raise PayloadCorruptError("the footer contradicts itself")
 

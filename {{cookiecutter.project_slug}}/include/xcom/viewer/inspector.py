@@ -114,7 +114,8 @@ def _serve(
     deadline: float,
 ) -> dict[str, Any]:
     stdin, stdout = process.stdin, process.stdout
-    assert stdin is not None and stdout is not None
+    assert stdin is not None
+    assert stdout is not None
     stdin.write(json.dumps({**asdict(question), "size": source.size}).encode() + b"\n")
     stdin.flush()
     total = 0

@@ -54,8 +54,10 @@ _IN_THE_VIEWER: dict[type[PayloadError], tuple[str, str]] = {
     ),
     StoreUnavailableError: (
         "The API server cannot use the XCom store",
-        "Tasks on other machines may still reach it. The API server needs the same connection and network, and "
-        "permission to read objects",
+        (
+            "Tasks on other machines may still reach it. The API server needs the same connection and network, and "
+            "permission to read objects"
+        ),
     ),
 }
 

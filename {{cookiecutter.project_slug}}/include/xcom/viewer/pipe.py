@@ -93,15 +93,19 @@ class PipedFile(io.RawIOBase):
         return data[start - first * _BLOCK : stop - first * _BLOCK]
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
+        """Return True."""
         return True
 
     def tell(self) -> int:
+        """Return the position."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move without reading anything."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         if base + offset < 0:
             raise OSError("seek before the start of the payload")
@@ -109,6 +113,7 @@ class PipedFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer from the position on."""
         data = self.range(self._at, self._at + len(buffer))
         buffer[: len(data)] = data
         self._at += len(data)

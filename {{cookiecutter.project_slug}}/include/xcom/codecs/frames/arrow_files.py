@@ -221,7 +221,7 @@ def _verify(field: pa.Field, column: pa.Array | pa.ChunkedArray, frame_format: F
         is_same = back.schema.equals(table.schema, check_metadata=True)
         if is_same and arrow_equal(back.column(0), table.column(0)):
             return
-    except Exception as error:  # pyarrow raises its own errors and those of Python.
+    except Exception as error:  # noqa: BLE001 - pyarrow raises its own errors and those of Python.
         reason = f"cannot be stored: {error}"
     raise UnsupportedTypeError(
         f"type {field.type} {reason}; cast the column to a plain type", path=f"[{field.name!r}]"

@@ -370,7 +370,7 @@ def _put_as_airflow(values: Any, path: str, changes: list[Change], error: Unsupp
     try:
         data = pa.array(values, from_pandas=True)
         result = data.to_pandas()
-    except Exception:  # Arrays of other libraries convert themselves and raise anything.
+    except Exception:  # noqa: BLE001 - Arrays of other libraries convert themselves and raise anything.
         raise error from None
     pairs = (
         (type_name(type(one)), type_name(type(other))) for one, other in zip(values, result, strict=True)

@@ -70,6 +70,6 @@ def _pandas_metadata(value: pd.DataFrame | pd.Series, schema: pa.Schema) -> dict
             described["index_columns"][0].update(ends)
         metadata = {b"pandas": json.dumps(described).encode("ascii")}
         back = schema.empty_table().replace_schema_metadata(metadata).to_pandas()
-    except Exception:  # pandas could write this frame, and not read it.
+    except Exception:  # noqa: BLE001 - pandas could write this frame, and not read it.
         return {}
     return metadata if list(back.columns) == list(head.columns) else {}
