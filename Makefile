@@ -38,6 +38,8 @@ lint: $(READY)  ## Check style, types and spelling
 	$(PY) -m ruff check --select I .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy '{{cookiecutter.project_slug}}/include'
+	$(PY) -m mypy tests/core
+	$(PY) -m mypy tests/*.py tests/demo hooks demo
 	$(VENV)/bin/codespell
 	$(PY) -m yamllint --strict .github .yamllint.yaml mkdocs.yml
 	$(VENV)/bin/shellcheck .ci/run scripts/make-environment

@@ -418,7 +418,7 @@ def read_passed(place: Place, dag: str) -> list[Passed]:
                 reference.codec,
                 path,
             )
-        found.append(Passed(task, map_index, key, *facts, seconds or 0.0))
+        found.append(Passed(task, map_index, key, *facts, seconds or 0.0))  # type: ignore[call-arg]
     return found
 
 

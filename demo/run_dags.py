@@ -51,7 +51,7 @@ def run(dag_id: str) -> str | None:
 
     sys.argv = ["airflow", "dags", "test", dag_id]
     try:
-        airflow()
+        airflow()  # type: ignore[no-untyped-call]
     except SystemExit as end:
         return None if end.code in (None, 0) else str(end.code)
     except Exception as error:  # noqa: BLE001 - whatever it is, it ends this Dag and not the next

@@ -17,9 +17,9 @@ from baking import COMBINATIONS, REPOSITORY, TEMPLATE_FOLDER, bake, commit_all, 
 from generated_files import NOT_CLONED, expected_files
 from packaging.requirements import Requirement
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ImportError:  # Python 3.10
+else:
     import tomli as tomllib
 
 ALREADY_MADE = "3.3-celery-polars-bare"

@@ -179,7 +179,7 @@ class ViewerServer:
         stored = DirectoryStore(self.payloads.as_uri()).put(name, encoded.parts)
         return PayloadReference(
             stored.uri, encoded.type, stored.size, encoded.raw_bytes, encoded.codec, encoded.version,
-            stored.crc32c, stored.generation, encoded.summary,
+            stored.crc32c, stored.generation, {**encoded.summary},
         ).to_row()  # fmt: skip
 
     def add_row(
@@ -190,9 +190,18 @@ class ViewerServer:
         number = self.add_instance(
             task_id, map_index=map_index, dag_id=dag_id, run_id=run_id, run_after=run_after
         )
-        ids = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
+        ids: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
         with self.database() as database:
-            insert(database, "xcom", **ids, dag_run_id=number, key=key, value=json.dumps(row), timestamp=NOW)
+            insert(
+                database,
+                "xcom",
+                **ids,
+                map_index=map_index,
+                dag_run_id=number,
+                key=key,
+                value=json.dumps(row),
+                timestamp=NOW,
+            )
 
     def add_instance(
         self, task_id: str, state: str | None = "success", *, map_index: int = -1,

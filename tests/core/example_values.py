@@ -652,7 +652,7 @@ ODD: dict[str, Any] = {
     "model-class": Seat,
     "instance": Plain(),
     "function": len,
-    "generator": (n for n in ()),
+    "generator": (n for n in range(0)),
     "map": map(str, [1]),
     "dict-keys": {"a": 1}.keys(),
     "mapping-proxy": MappingProxyType({"a": 1}),

@@ -25,7 +25,7 @@ from include.xcom.settings import BUCKET_VARIABLE, load_settings
 from include.xcom.stores import DirectoryStore
 from include.xcom_backend import GCPBucketXComBackend as Backend
 
-PLACE = {"key": "return_value", "dag_id": "sales", "task_id": "load", "run_id": "manual__1"}
+PLACE: dict[str, Any] = {"key": "return_value", "dag_id": "sales", "task_id": "load", "run_id": "manual__1"}
 LARGE = [list(range(9)) * 4000, {"pair": (1, b"x" * 2000)}, "y" * 100_000]
 SLOW_SECONDS = 0.5
 
@@ -88,8 +88,7 @@ def forget_what_may_be_deserialised() -> Iterator[None]:
     """Airflow reads its allow-list once; other tests have one of their own."""
     yield
     for name in ("_get_patterns", "_get_regexp_patterns", "_match_glob", "_match_regexp"):
-        if hasattr(found := getattr(serde(), name, None), "cache_clear"):
-            found.cache_clear()
+        getattr(getattr(serde(), name, None), "cache_clear", lambda: None)()
 
 
 @pytest.fixture
@@ -133,8 +132,9 @@ def sequence() -> Any:
     from airflow.sdk.execution_time.lazy_sequence import LazyXComSequence
 
     operator = SimpleNamespace(dag_id=PLACE["dag_id"], task_id=PLACE["task_id"])
-    source = SimpleNamespace(key=PLACE["key"], operator=operator)
-    return LazyXComSequence(xcom_arg=source, ti=SimpleNamespace(run_id=PLACE["run_id"]))
+    source: Any = SimpleNamespace(key=PLACE["key"], operator=operator)
+    instance: Any = SimpleNamespace(run_id=PLACE["run_id"])
+    return LazyXComSequence(xcom_arg=source, ti=instance)
 
 
 def test_pushed_values_are_pulled_one_by_one_and_all_at_once(supervisor: Supervisor) -> None:
@@ -206,7 +206,7 @@ def test_async_method_leaves_the_event_loop_free(
     """A triggerer's other triggers go on while a payload travels for half a second."""
     push_all()
     del slow[:]
-    calls = {
+    calls: dict[str, Any] = {
         "aget_one": lambda: Backend.aget_one(**PLACE, map_index=1),
         "aget_all": lambda: Backend.aget_all(**PLACE),
         "aset": lambda: Backend.aset(**PLACE, value=LARGE[1], map_index=1),

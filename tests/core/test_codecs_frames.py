@@ -35,7 +35,7 @@ except ImportError:
 try:
     import polars as pl
 except ImportError:
-    pl = None
+    pl = None  # type: ignore[assignment]
 
 FORMATS = ["parquet", "arrow"]
 PARIS = zoneinfo.ZoneInfo("Europe/Paris")
@@ -85,7 +85,7 @@ def with_attrs(frame, attrs):
     return frame
 
 
-UNKNOWN = collections.namedtuple("Unknown", "x y")
+UNKNOWN = collections.namedtuple("Unknown", "x y")  # type: ignore[name-match]
 
 
 class Text(str):
@@ -334,7 +334,7 @@ def test_pandas_ordinary_frame_stays_parquet(name):
 def test_pandas_decoded_numbers_are_writable():
     """What comes back can be changed in place, like any frame."""
     for frame_format in FORMATS:
-        back = round_trip(PandasCodec(frame_format), pd.DataFrame({"a": [1.5, 2.5], "b": [1, 2]}))
+        back = round_trip(PandasCodec(frame_format), pd.DataFrame({"a": [1.5, 2.5], "b": [1, 2]}))  # type: ignore[arg-type]
 
         back.iloc[0, 0] = 9.0
         back["b"] += 1
@@ -561,7 +561,7 @@ def series(*args, **kwargs):
 
 POLARS = {
     **{
-        name: lambda name=name: series([1, None, 0], dtype=getattr(pl, name))
+        name: lambda name=name: series([1, None, 0], dtype=getattr(pl, name))  # type: ignore[misc]
         for name in [
             "Int8",
             "Int16",
@@ -583,7 +583,7 @@ POLARS = {
     "time": lambda: series([dt.time(1, 2, 3), None]),
     "null": lambda: series([None, None]),
     **{
-        f"{name}-{unit}": lambda name=name, unit=unit: series([1, None], dtype=getattr(pl, name)(unit))
+        f"{name}-{unit}": lambda name=name, unit=unit: series([1, None], dtype=getattr(pl, name)(unit))  # type: ignore[misc]
         for name in ("Datetime", "Duration")
         for unit in ("ms", "us", "ns")
     },
@@ -661,7 +661,7 @@ def test_polars_value_that_would_change_is_refused(make, message):
 
 ARROW = {
     **{
-        str(kind): lambda kind=kind, values=values: pa.array(values, kind)
+        str(kind): lambda kind=kind, values=values: pa.array(values, kind)  # type: ignore[misc]
         for values, kind in [
             ([1, None], pa.int8()),
             ([1.5, None, float("nan"), -0.0], pa.float64()),
@@ -959,7 +959,7 @@ def test_payload_that_expands_beyond_the_limit_is_refused(make):
     with pytest.raises(PayloadTooLargeError, match="the limit is 10000000") as caught:
         ArrowCodec().decode(payload, "pyarrow.Table", 1, 10_000_000)
 
-    assert caught.value.size > 30_000_000
+    assert caught.value.size > 30_000_000  # type: ignore[operator]
     assert pa.total_allocated_bytes() - before < 10_000_000
 
 

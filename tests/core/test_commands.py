@@ -158,7 +158,9 @@ class _Handler(BaseHTTPRequestHandler):
         found = [row for row in found if row["dag_id"] == parts[4] and parts[6] in ("~", row["run_id"])]
         found = [row for row in found if parts[8] in ("~", row["task_id"])]
         found = [row for row in found if query.get("xcom_key", row["key"]) == row["key"]]
-        return [row for row in found if int(query.get("map_index", row["map_index"])) == row["map_index"]]
+        return [
+            row for row in found if query.get("map_index", str(row["map_index"])) == str(row["map_index"])
+        ]
 
     def _answer_in_loop(self, parts: list[str], query: dict[str, str]) -> None:
         if "region_id" not in query:
@@ -249,7 +251,7 @@ def keep(airflow: FakeAirflow, row: Any, task: str = "load", *, run: str = RUN, 
 
 def point(run_id: str, **facts: Any) -> dict[str, Any]:
     """Return what the viewer tells of a run in which the task pushed a frame."""
-    frame = {
+    frame: dict[str, Any] = {
         "run_id": run_id, "run_after": None, "state": "success", "instances": 1, "xcoms": 1,
         "type": "pandas.DataFrame", "codec": "pandas-frame", "schema": "0a1b2c3d", "problem": "", "changes": [],
         "measures": {"rows": 336776.0, "columns": 19.0, "bytes": 8400000.0, "seconds": 1.2036},

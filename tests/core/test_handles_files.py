@@ -7,10 +7,12 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import time
 import tracemalloc
 import zipfile
 from collections import namedtuple
@@ -138,6 +140,7 @@ def test_received_file_knows_itself_without_a_request(csv: Path, reads: list[Any
 
     assert type(file) is File
     assert (file.name, file.size, file.media_type) == ("flights.csv", 25, "text/csv")
+    assert file.content is not None
     assert file.crc32c == file.content.stored.crc32c
     assert repr(file) == str(file) == "File('flights.csv', text/csv, 25 B)"
     again = pickle.loads(pickle.dumps(file))
@@ -478,7 +481,12 @@ def test_link_out_of_a_folder_is_refused(kind: str, model: Path, csv: Path, payl
     if kind == "pipe":
         os.mkfifo(link)
     else:
-        targets = {"file-outside": "../../flights.csv", "folder": "layer", "broken": "nope", "absolute": csv}
+        targets: dict[str, Any] = {
+            "file-outside": "../../flights.csv",
+            "folder": "layer",
+            "broken": "nope",
+            "absolute": csv,
+        }
         link.symlink_to(targets[kind])
 
     with pytest.raises(SourceFileError, match=r"weights/link is .*Nothing was stored\."):
@@ -636,7 +644,7 @@ def test_full_disk_is_foreseen(csv: Path, scratch: Path, monkeypatch: pytest.Mon
     """The message says how much is missing where, and what to do."""
     file = handed_on(File(csv))
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(temporary.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 5, 5))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 5, 5))
 
     with pytest.raises(
         TemporarySpaceError, match=r"flights\.csv \(25 B\).*5 B are free.*temporary_directory"
@@ -845,7 +853,7 @@ def test_long_transfers_tell_how_far_they_are(
     handed_on(File(csv))
     assert "flights.csv:" not in caplog.text
     times = iter(range(0, 1000, 11))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
     transfer = progress.TransferLog("Uploading model.bin", 4 * MIB)
     transfer(MIB)
 

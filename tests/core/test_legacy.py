@@ -38,7 +38,7 @@ def pull(row: Any) -> Any:
 
 def push(value: Any) -> Any:
     """Store a value as a task does; return its row."""
-    ids = {"dag_id": "sales", "run_id": "manual__1", "task_id": "load", "map_index": -1}
+    ids: dict[str, Any] = {"dag_id": "sales", "run_id": "manual__1", "task_id": "load", "map_index": -1}
     row = GCPBucketXComBackend.serialize_value(value, key="return_value", **ids)
     return json.loads(json.dumps(row))
 
@@ -64,7 +64,7 @@ def push_with_common_io(value: Any) -> Any:
     """Let Airflow's own backend store a value; return its row, a path."""
     from airflow.providers.common.io.xcom.backend import XComObjectStorageBackend
 
-    ids = {"dag_id": "sales", "run_id": "manual__1", "task_id": "load", "map_index": -1}
+    ids: dict[str, Any] = {"dag_id": "sales", "run_id": "manual__1", "task_id": "load", "map_index": -1}
     return json.loads(json.dumps(XComObjectStorageBackend.serialize_value(value, key="return_value", **ids)))
 
 

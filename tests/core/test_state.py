@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-LARGE = ["x" * 100_000]
+LARGE: Any = ["x" * 100_000]
 
 try:
-    from airflow.sdk.state import AssetScope, TaskScope
+    state: Any = importlib.import_module("airflow.sdk.state")
 except ImportError:
-    TaskScope = None
+    state = None
 
 
-@pytest.mark.skipif(TaskScope is not None, reason="this Airflow has a state store")
+@pytest.mark.skipif(state is not None, reason="this Airflow has a state store")
 def test_older_airflow_is_told_what_is_needed() -> None:
     """The Dockerfile sets the backend for every version; nothing below 3.3 imports it."""
     with pytest.raises(ImportError, match=r"needs Airflow 3\.3 or newer"):
         importlib.import_module("include.state_backend")
 
 
-@pytest.mark.skipif(TaskScope is None, reason="the state store came with Airflow 3.3")
+@pytest.mark.skipif(state is None, reason="the state store came with Airflow 3.3")
 class TestState:
     """With a directory."""
 
@@ -31,7 +32,11 @@ class TestState:
         """Of a task instance and of an asset; small ones need no object."""
         from include.state_backend import GCSStateBackend
 
-        backend, task, asset = GCSStateBackend(), TaskScope("d", "r", "t", 3), AssetScope(name="orders")
+        backend, task, asset = (
+            GCSStateBackend(),
+            state.TaskScope("d", "r", "t", 3),
+            state.AssetScope(name="orders"),
+        )
         small = backend.serialize_task_state_store_to_ref(value=5, key="small", scope=task)
         of_task = backend.serialize_task_state_store_to_ref(value=LARGE, key="large", scope=task)
         of_asset = backend.serialize_asset_state_store_to_ref(value=LARGE, key="large", scope=asset)
@@ -48,10 +53,10 @@ class TestState:
         """Airflow 3.4 gives each run of a loop a region, in which indexes count from 0 again."""
         from include.state_backend import GCSStateBackend
 
-        if not hasattr(TaskScope("d", "r", "t"), "region_id"):
+        if not hasattr(state.TaskScope("d", "r", "t"), "region_id"):
             pytest.skip("loops came with Airflow 3.4")
         backend = GCSStateBackend()
-        scopes = [TaskScope("d", "r", "t", 0, UUID(int=number)) for number in range(3)]
+        scopes = [state.TaskScope("d", "r", "t", 0, UUID(int=number)) for number in range(3)]
         rows = [
             backend.serialize_task_state_store_to_ref(value=[number, *LARGE], key="k", scope=scope)
             for number, scope in enumerate(scopes)

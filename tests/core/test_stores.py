@@ -18,7 +18,7 @@ import pytest
 from include.xcom.errors import PayloadCorruptError, PayloadExistsError, PayloadMissingError
 from include.xcom.reference import PayloadReference
 from include.xcom.settings import Settings
-from include.xcom.stores import DirectoryStore, Store, Stored, checksum, is_part, pieces
+from include.xcom.stores import Buffer, DirectoryStore, Store, Stored, checksum, is_part, pieces
 
 # Read before the fixture that hides the machine's environment from tests.
 EMULATOR = os.environ.get("STORAGE_EMULATOR_HOST", "")
@@ -56,7 +56,7 @@ class StoreContract:
             pytest.param([bytes(range(256)) * 12_000], id="three-megabytes"),
         ],
     )
-    def test_get_what_was_put_is_the_same_bytes(self, store: Store, parts: list[bytes]) -> None:
+    def test_get_what_was_put_is_the_same_bytes(self, store: Store, parts: list[Buffer]) -> None:
         """All parts come back as one, in memory that the reader may write to."""
         stored = store.put("xcom/a", parts)
         payload = store.get(reference_to(stored))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from include.xcom.errors import PayloadMissingError, StoreUnavailableError
@@ -34,7 +35,7 @@ def refused(
     return caught.value
 
 
-KNOWN = {
+KNOWN: dict[str, tuple[tuple[Any, ...], str, str]] = {
     "requester-pays": (
         (400, "Bucket is a requester pays bucket but no user project provided.", "required"),
         "gs://acme-xcom bills the requester (Requester Pays)",

@@ -168,8 +168,9 @@ class API(AirflowAPI):
 
 def sweep(world: World, **options: Any) -> Sweep:
     """Sweep a world once."""
+    store: Any = world  # Of a store, it has what a sweep uses.
     found = Sweep(
-        store=world,
+        store=store,
         api=API(world),
         root=ROOT,
         prefix="xcom/",

@@ -193,7 +193,7 @@ def test_frame_of_very_many_record_batches_is_too_large(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", codecs.names())
 def test_every_codec_summarizes_what_it_writes(name: str) -> None:
     """From its own bytes, without the package of the value, and as a page."""
-    made = {
+    made: dict[str, Any] = {
         "json": lambda: [{"text": "x" * 90, "number": place} for place in range(2000)],
         "tagged-json": lambda: {"when": date(2013, 1, 1), "table": TABLE, "text": "x" * 90_000},
         "bytes": lambda: b"text" * 50,
