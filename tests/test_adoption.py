@@ -183,6 +183,7 @@ def test_existing_project_stores_a_payload_after_three_commands(
     settings = {
         name: value,
         "PYTHONPATH": str(folder),
+        "AIRFLOW__WORKERS__STATE_STORE_BACKEND": "include.state_backend.GCSStateBackend",
         "AIRFLOW__GCS_XCOM__BUCKET": (folder / "xcoms").as_uri(),
     }
     stored = python(folder, tmp_path, "-c", STORE_A_FRAME, **settings)

@@ -180,7 +180,7 @@ def test_helm_values_are_of_the_charts_schema(deployed: Path) -> None:
 def test_helm_values_name_backend_bucket_and_account(deployed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings are those that the code knows; image and Airflow are of one version."""
     monkeypatch.syspath_prepend(str(REPOSITORY / TEMPLATE_FOLDER))
-    from include.xcom.commands.project import BACKEND
+    from include.xcom.commands.project import BACKEND, STATE_BACKEND, STATE_VARIABLE
 
     values = yaml.safe_load((deployed / "helm/values.yaml").read_text())
     environment = {entry["name"]: entry["value"] for entry in values["env"]}
@@ -188,6 +188,7 @@ def test_helm_values_name_backend_bucket_and_account(deployed: Path, monkeypatch
     account = terraform(deployed)["variable"]["account_id"]["default"]
 
     assert environment["AIRFLOW__CORE__XCOM_BACKEND"] == BACKEND
+    assert environment[STATE_VARIABLE] == STATE_BACKEND
     assert environment["AIRFLOW__GCS_XCOM__BUCKET"] == "acme-xcom"
     assert environment["PYTHONPATH"] == "/opt/airflow"
     assert image

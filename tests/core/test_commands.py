@@ -1182,6 +1182,7 @@ class TestDoctor:
         # The tests themselves may run in a pod.
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "include.xcom_backend.GCPBucketXComBackend")
+        monkeypatch.setenv("AIRFLOW__WORKERS__STATE_STORE_BACKEND", "include.state_backend.GCSStateBackend")
         monkeypatch.setenv("PYTHONPATH", str(PROJECT))
 
         code = main(["doctor", "--project", str(PROJECT)])
@@ -1293,6 +1294,29 @@ class TestDoctor:
         levels = {found.check: found.level for found in deployment.examine_backend(PROJECT)}
 
         assert levels["import"] == "ok"
+
+    @pytest.mark.parametrize(
+        ("setting", "level", "said"),
+        [
+            ("", "warning", "stays in the database"),
+            ("include.state_backend.GCSStateBackend", "ok", "goes through include.state_backend"),
+            ("include.state_backend.Other", "problem", "tasks cannot load include.state_backend.Other"),
+            ("nowhere.Backend", "problem", "No module named 'nowhere'"),
+            ("nowhere", "problem", "tasks cannot load nowhere"),
+        ],
+    )
+    def test_doctor_says_where_state_goes(
+        self, setting: str, level: str, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A backend that cannot be loaded fails each task that uses the state store, and no other."""
+        pytest.importorskip("airflow.sdk.state", reason="Airflow 3.3 introduced the state store")
+        monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+        monkeypatch.setenv("AIRFLOW__WORKERS__STATE_STORE_BACKEND", setting)
+
+        (found,) = (one for one in deployment.examine_backend(PROJECT) if one.check == "state")
+
+        assert (found.level, said in found.message) == (level, True), found.message
+        assert (level == "ok") == (found.fix == "")
 
     def test_doctor_fixes_of_a_project_mend_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1076,6 +1076,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__XCOM_BACKEND": "include.xcom_backend.GCPBucketXComBackend",
+        "AIRFLOW__WORKERS__STATE_STORE_BACKEND": "include.state_backend.GCSStateBackend",
         "AIRFLOW_API_URL": "http://127.0.0.1:9",
         "PYTHONPATH": str(ROOT / "{{cookiecutter.project_slug}}"),
     }

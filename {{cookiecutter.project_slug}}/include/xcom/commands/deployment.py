@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shlex
@@ -22,7 +24,7 @@ from ..settings import BUCKET_VARIABLE, SECTION, Settings, load_settings, platfo
 from ..stores import runs_here
 from ..units import format_size
 from .findings import Finding
-from .project import BACKEND, DATAFRAMES, REQUIREMENTS
+from .project import BACKEND, DATAFRAMES, REQUIREMENTS, STATE_BACKEND, STATE_VARIABLE
 
 __all__ = [
     "examine_airflow",
@@ -86,11 +88,33 @@ def examine_backend(project: Path) -> Iterator[Finding]:
     loaded = done.stdout.strip().rpartition("\n")[2]
     if done.returncode == 0 and loaded.endswith(".GCPBucketXComBackend"):
         yield Finding("ok", "import", f"Airflow loads {loaded}")
+        yield from _state_store()
         return
     lines = done.stderr.strip().splitlines() or [f"it loaded {loaded}"]
     said = next((line for line in lines if re.match(r"(ModuleNotFound|Import|Syntax)Error", line)), lines[-1])
     message = f"a process of Airflow cannot load {setting}: {said}"
     yield Finding("problem", "import", message, f"export PYTHONPATH={shlex.quote(str(project.resolve()))}")
+
+
+def _state_store() -> Iterator[Finding]:
+    """Tell where the state of tasks and assets goes; Airflow below 3.3 has no such store."""
+    if importlib.util.find_spec("airflow.sdk.state") is None:
+        return
+    setting = conf.get("workers", "state_store_backend", fallback="") or ""
+    module, _, name = setting.rpartition(".")
+    if not setting:
+        message = (
+            "[workers] state_store_backend is not set, so the state of tasks and assets stays in the database"
+        )
+        yield Finding("warning", "state", message, f"export {STATE_VARIABLE}={STATE_BACKEND}")
+        return
+    try:
+        getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        message = f"tasks cannot load {setting}, which [workers] state_store_backend names: {error}"
+        yield Finding("problem", "state", message, f"export {STATE_VARIABLE}={STATE_BACKEND}")
+    else:
+        yield Finding("ok", "state", f"the state of tasks and assets goes through {setting}")
 
 
 def examine_packages() -> Iterator[Finding]:

@@ -18,7 +18,15 @@ from .findings import Finding
 from .requirement_files import Requirement, read_requirements, versions_overlap
 from .text_files import append_command, read_text
 
-__all__ = ["BACKEND", "DATAFRAMES", "LOCAL_BUCKET", "REQUIREMENTS", "examine_project"]
+__all__ = [
+    "BACKEND",
+    "DATAFRAMES",
+    "LOCAL_BUCKET",
+    "REQUIREMENTS",
+    "STATE_BACKEND",
+    "STATE_VARIABLE",
+    "examine_project",
+]
 
 # "include" in a project; another name where these files are installed as a package.
 _PARENT = __name__.partition(".")[0]
@@ -55,7 +63,7 @@ _NEEDED_BY = (
 _AIRFLOW = {"apache-airflow": ">=3.0", "apache-airflow-core": ">=3.0", "apache-airflow-task-sdk": ">=1.0"}
 _VARIABLE = "AIRFLOW__CORE__XCOM_BACKEND"
 # Harmless below Airflow 3.3, which reads no such setting.
-_STATE_VARIABLE = "AIRFLOW__WORKERS__STATE_STORE_BACKEND"
+STATE_VARIABLE = "AIRFLOW__WORKERS__STATE_STORE_BACKEND"
 _ASSIGNED = re.compile(_VARIABLE + r"[\"']?\s*[=:\s]\s*[\"']?([^\s\"',]*)")
 _LOCAL_SETTINGS = "airflow_local_settings.py"
 # What the template's own file does; for a file that was there before.
@@ -174,7 +182,7 @@ def _dockerfile(project: Path, refusal: str) -> Iterator[Finding]:
     text = read_text(path).text
     variables = " ".join(one.words for one in instructions_of(text) if one.name == "ENV")
     # Another state store may be a choice; another XCom backend is a problem of its own.
-    wanted = {"XComs": (_VARIABLE, BACKEND), "the state store": (_STATE_VARIABLE, STATE_BACKEND)}
+    wanted = {"XComs": (_VARIABLE, BACKEND), "the state store": (STATE_VARIABLE, STATE_BACKEND)}
     missing = {what: f"ENV {name}={value}" for what, (name, value) in wanted.items() if name not in variables}
     if missing:
         if ends_in_continuation(text):
