@@ -332,15 +332,23 @@ def _get_objects(data: pa.ChunkedArray, spec: Spec) -> NumpyArray:
     return values
 
 
+# JSON is exact for them, which need not be checked for each of a million rows.
+_PLAIN = frozenset({str, bool, type(None)})
+_to_text = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _put_json(values: NumpyArray) -> Column:
     texts = []
     for row, value in enumerate(values):
-        kind = type_name(type(value))
+        if type(value) in _PLAIN or (type(value) is int and abs(value) < 2**63):
+            texts.append(_to_text(value))
+            continue
         try:
-            texts.append(json.dumps(dump(value), separators=(",", ":")))
-            if not identical(load(json.loads(texts[-1])), value):
+            texts.append(_to_text(dump(value)))
+            if not identical(_from_text(texts[-1]), value):
                 raise UnsupportedTypeError("it would come back changed")
         except UnsupportedTypeError as error:
+            kind = type_name(type(value))
             raise UnsupportedTypeError(
                 f"row {row} of an object column has a {kind}: {error}; convert the column to one dtype, "
                 "or its values to str, numbers or dates",
@@ -350,7 +358,12 @@ def _put_json(values: NumpyArray) -> Column:
 
 
 def _get_json(data: pa.ChunkedArray, spec: Spec) -> NumpyArray:
-    return _objects(load(json.loads(text)) for text in data.to_pylist())
+    return _objects(map(_from_text, data.to_pylist()))
+
+
+def _from_text(text: str) -> Any:
+    node = json.loads(text)
+    return load(node) if type(node) in (dict, list) else node
 
 
 def _objects(items: Iterable[Any]) -> NumpyArray:
