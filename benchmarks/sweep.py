@@ -54,13 +54,14 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"{runs * given.of_run} live objects in {runs} Dag runs, {given.concurrency} requests at a time"
         )
+        # Printed at once: the folder takes minutes to be removed.
         singly = sweep(url, folder, given.concurrency, most=given.singly, is_thorough=True)
+        print(f"one by one: {singly:.0f} objects per second", flush=True)
         listed = sweep(url, folder, given.concurrency)
         factor = listed / singly
-    print(f"one by one: {singly:.0f} objects per second")
-    print(f"by pages of rows: {listed:.0f} objects per second, {factor:.1f} times as many")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory of this process: {peak:.0f} MiB")
+        print(f"by pages of rows: {listed:.0f} objects per second, {factor:.1f} times as many")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"peak memory of this process: {peak:.0f} MiB", flush=True)
     return 0
 
 
