@@ -2,7 +2,7 @@
 
 A release that changes a codec, a tag, or a row adds a file, after its values are in ``VALUES``::
 
-    python tests/core/stored_values.py 1.1.0
+    PYTHONPATH='{{cookiecutter.project_slug}}' python tests/core/stored_values.py 1.1.0
 
 Files of earlier releases are never written again: they are what databases and buckets hold.
 """
@@ -18,9 +18,6 @@ from datetime import date, datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    import conftest  # noqa: F401 - makes the library importable.
 
 import example_values
 import numpy as np
