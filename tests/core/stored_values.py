@@ -2,7 +2,7 @@
 
 A release that changes a codec, a tag, or a row adds a file, after its values are in ``VALUES``::
 
-    PYTHONPATH='{{cookiecutter.project_slug}}' python tests/core/stored_values.py 1.1.0
+    python tests/core/stored_values.py 1.1.0
 
 Files of earlier releases are never written again: they are what databases and buckets hold.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,11 @@ from datetime import date, datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "{{cookiecutter.project_slug}}"))
+    # Airflow writes a configuration there when it is first imported.
+    os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 import example_values
 import numpy as np
