@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
@@ -33,61 +33,15 @@ from ..errors import StoreUnavailableError
 from ..reference import Coordinates, PayloadReference, coordinates_of, is_hashed, is_in_folder, stem_of
 from ..stores import Listed, Store, is_part
 from .api import MISSING, AirflowAPI, AirflowAPIError
-from .output import CommandError
+from .found import Run, StoppedError
 from .rows import RowIndex, TooManyRowsError, find_dag, find_row
 
-__all__ = ["Run", "StoppedError", "Sweep"]
+__all__ = ["Sweep"]
 
 # Pages of objects that are looked at together, so that requests to Airflow have company.
 _PAGES_AT_ONCE = 4
 # As many runs in a row that Airflow did not answer about mean that it does not answer at all.
 _FAILURES_IN_A_ROW = 5
-
-
-@dataclass
-class Run:
-    """What a sweep found in one Dag run, or in what belongs to none. All numbers but one count objects.
-
-    Attributes:
-        orphans: No row refers to them. ``orphan_bytes`` is their size.
-        deleted: Orphans that were deleted.
-        kept: A row refers to them.
-        young: Younger than the age asked for.
-        undecided: They stay because they are not payloads, or belong to a Dag that Airflow does not know.
-        failed: They stay because Airflow or the store did not answer.
-        reason: The first cause of the last two.
-    """
-
-    dag_id: str
-    run_id: str
-    objects: int = 0
-    orphans: int = 0
-    orphan_bytes: int = 0
-    deleted: int = 0
-    kept: int = 0
-    young: int = 0
-    undecided: int = 0
-    failed: int = 0
-    reason: str = ""
-
-    def add(self, other: Run) -> None:
-        """Add the counts of another one."""
-        for name, value in asdict(other).items():
-            if type(value) is int:
-                setattr(self, name, getattr(self, name) + value)
-        self.reason = self.reason or other.reason
-
-    def leave(self, count: int, reason: str, *, is_failure: bool = False) -> None:
-        """Count objects that stay because nothing is known about them."""
-        if is_failure:
-            self.failed += count
-        else:
-            self.undecided += count
-        self.reason = self.reason or reason
-
-
-class StoppedError(CommandError):
-    """Airflow or the store does not answer any more; ``Sweep.position`` is where to resume."""
 
 
 class Payload(NamedTuple):

@@ -10,7 +10,7 @@ from ..errors import StoreUnavailableError
 from ..state import FOLDER, StateKey, key_of_object
 from ..stores import Listed, Store, is_part
 from .api import AirflowAPI, AirflowAPIError
-from .orphans import Run, StoppedError
+from .found import Run, StoppedError
 from .state_rows import StateRows
 
 __all__ = ["StateSweep"]

@@ -17,7 +17,8 @@ from ..stores import Listed, Store, own_store
 from ..units import format_size
 from .api import AirflowAPI, AirflowAPIError
 from .claim import ClaimError, Claims
-from .orphans import Run, StoppedError, Sweep
+from .found import Run, StoppedError
+from .orphans import Sweep
 from .output import Progress, UsageError, format_age, format_table, warn
 from .state_sweep import StateSweep
 

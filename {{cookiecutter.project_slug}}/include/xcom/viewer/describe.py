@@ -67,7 +67,6 @@ _BY_CODEC: dict[str, Describe] = {
     "file": files.describe,
     "items": _describe_items,
     "json": trees.describe,
-    "legacy-json": trees.describe,
     "npy": arrays.describe,
     "pandas-frame": frames.describe,
     "polars-frame": frames.describe,
