@@ -56,7 +56,7 @@ def _pandas_frame() -> pd.DataFrame:
             "real": [0.5, float("nan"), -0.0],
             "text": pd.Series(["JFK", None, "é"], dtype=object),
             "label": pd.Categorical([1, 2, 1]),
-            "when": whens.tz_convert("Europe/Paris"),
+            "when": whens.tz_convert(example_values.PARIS),
             "optional": pd.array([1, None, 3], dtype="Int64"),
             "mixed": pd.Series([1, "a", (2, np.arange(2))], dtype=object),
         },

@@ -42,6 +42,7 @@ IN_THE_IMAGE = {
     ".astro",
     ".dockerignore",
     "Dockerfile",
+    "airflow_local_settings.py",
     "dags",
     "include",
     "packages.txt",
