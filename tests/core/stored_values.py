@@ -50,18 +50,22 @@ _LEFT_OUT = ("int-10000-digits", "list-500-deep", "dict-500-deep", "tuple-400-de
 
 def _pandas_frame() -> pd.DataFrame:
     whens = pd.DatetimeIndex(["2013-01-01", "2013-10-27 01:30", None], tz="UTC").as_unit("ns")
-    return pd.DataFrame(
+    index = pd.Index(["a", "b", "c"], name="key", dtype=object)
+    frame = pd.DataFrame(
         {
             "whole": [1, 2, 3],
             "real": [0.5, float("nan"), -0.0],
-            "text": pd.Series(["JFK", None, "é"], dtype=object),
+            "text": pd.Series(["JFK", None, "é"], index, dtype=object),
             "label": pd.Categorical([1, 2, 1]),
             "when": whens.tz_convert(example_values.PARIS),
             "optional": pd.array([1, None, 3], dtype="Int64"),
-            "mixed": pd.Series([1, "a", (2, np.arange(2))], dtype=object),
+            "mixed": pd.Series([1, "a", (2, np.arange(2))], index, dtype=object),
         },
-        index=pd.Index(["a", "b", "c"], name="key", dtype=object),
+        index=index,
     )
+    # pandas 2 and 3 give text types of their own, also to labels.
+    frame.columns = frame.columns.astype(object)
+    return frame
 
 
 def _polars_frame() -> pl.DataFrame:
