@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 from baking import COMBINATIONS, REPOSITORY, Baked, bake, export
 from engine import compose_refusal, give_up
+from fake_gcs_server import HOW_TO_GET, find_binary, serving
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -43,6 +44,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests that take longest."""
     items.sort(key=lambda item: item.get_closest_marker("airflow") is None)
+
+
+@pytest.fixture(scope="session")
+def gcs_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start fake-gcs-server natively, in memory, on a free loopback port; one for all tests."""
+    binary = find_binary()
+    if binary is None:
+        pytest.skip(HOW_TO_GET)
+    with serving(binary, tmp_path_factory.mktemp("gcs") / "server.log") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ def test_every_way_to_map_over_items_reads_one_item_in_each_task(
         found.setdefault(name, []).append(value)
         most[name] = max(most.get(name, 0), size)
     for values in found.values():
-        values.sort()  # type: ignore[type-var]
+        values.sort()
     assert found == {
         "expand": [["a", ITEM_BYTES], ["b", ITEM_BYTES], ["c", ITEM_BYTES]],
         "expand_kwargs": [[1, "x"], [2, "y"]],

@@ -1,16 +1,14 @@
-"""What every store promises, asked of a directory always and of Cloud Storage where an emulator runs."""
+"""What every store promises, asked of a directory and of Cloud Storage as fake-gcs-server."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 from typing import Any
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
@@ -19,9 +17,6 @@ from include.xcom.errors import PayloadCorruptError, PayloadExistsError, Payload
 from include.xcom.reference import PayloadReference
 from include.xcom.settings import Settings
 from include.xcom.stores import Buffer, DirectoryStore, Store, Stored, checksum, is_part, pieces
-
-# Read before the fixture that hides the machine's environment from tests.
-EMULATOR = os.environ.get("STORAGE_EMULATOR_HOST", "")
 
 
 def reference_to(stored: Stored) -> PayloadReference:
@@ -334,25 +329,21 @@ class TestDirectoryStore(StoreContract):
 
 
 class TestGCSStore(StoreContract):
-    """A bucket of the emulator that ``docker compose up`` starts."""
+    """A bucket of fake-gcs-server."""
 
     @pytest.fixture
-    def store(self, monkeypatch: pytest.MonkeyPatch) -> Store:
+    def store(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Store:
         """A fresh bucket."""
         from include.xcom.stores.bucket import GCSStore
 
-        url = EMULATOR if "://" in EMULATOR else f"http://{EMULATOR}"
-        if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
-            pytest.skip(
-                "STORAGE_EMULATOR_HOST names no emulator on this machine, such as http://localhost:4443"
-            )
-        bucket = f"test-{uuid4().hex[:12]}"
-        request = Request(f"{url}/storage/v1/b", json.dumps({"name": bucket}).encode())
-        request.add_header("content-type", "application/json")
         try:
-            urlopen(request, timeout=5).close()
-        except OSError as error:
-            pytest.skip(f"no emulator answers at STORAGE_EMULATOR_HOST = {EMULATOR}: {error}")
+            url: str = request.getfixturevalue("gcs_server_url")
+        except pytest.FixtureLookupError:
+            pytest.skip("the same tests with the Airflow of requirements/dev.txt start fake-gcs-server")
+        bucket = f"test-{uuid4().hex[:12]}"
+        body = json.dumps({"name": bucket}).encode()
+        create = Request(f"{url}/storage/v1/b", body, {"content-type": "application/json"})
+        urlopen(create, timeout=5).close()
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
         return GCSStore(bucket, Settings(bucket=bucket, timeout_seconds=10))
 

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
-from fake_gcs_server import HOW_TO_GET, GCSServer, find_binary, serving
+from fake_gcs_server import GCSServer
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [
@@ -57,16 +57,6 @@ def _forget() -> None:
         sys.modules["include.xcom.settings"].load_settings.cache_clear()
     if "include.xcom.stores" in sys.modules:
         sys.modules["include.xcom.stores"].forget_stores()
-
-
-@pytest.fixture(scope="session")
-def gcs_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start fake-gcs-server natively, in memory, on a free loopback port; one for all tests."""
-    binary = find_binary()
-    if binary is None:
-        pytest.skip(HOW_TO_GET)
-    with serving(binary, tmp_path_factory.mktemp("gcs") / "server.log") as url:
-        yield url
 
 
 @pytest.fixture
