@@ -190,7 +190,7 @@ def test_dag_parse_passes_and_names_a_broken_file(
     excepted = parse_dags(folder, tmp_path)
 
     assert (whole.returncode, excepted.returncode) == (0, 0), whole.stdout + excepted.stdout
-    assert "4 passed" in whole.stdout
+    assert "5 passed" in whole.stdout
     assert broken.returncode == 1
     assert "dags/broken.py does not import:" in broken.stdout
     assert "RuntimeError: not finished" in broken.stdout
