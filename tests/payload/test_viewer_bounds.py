@@ -50,11 +50,15 @@ class Somebody:
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """A client of the application without the server around it."""
     from airflow.api_fastapi.core_api.security import get_user
+    from include.xcom.viewer import views
+    from structlog.testing import capture_logs
 
     made = app.make_app()
     made.dependency_overrides[get_user] = Somebody
     monkeypatch.setattr(app, "requires_access_dag", lambda *what: lambda request, user: None)
-    with TestClient(made, raise_server_exceptions=False) as client:
+    # A test of the commands may have left structlog a stream that is closed.
+    with capture_logs(), TestClient(made, raise_server_exceptions=False) as client:
+        monkeypatch.setattr(views, "log", views.structlog.get_logger("test"))
         yield client
 
 
