@@ -51,7 +51,7 @@ def gcs_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start fake-gcs-server natively, in memory, on a free loopback port; one for all tests."""
     binary = find_binary()
     if binary is None:
-        pytest.skip(HOW_TO_GET)
+        give_up(HOW_TO_GET)
     with serving(binary, tmp_path_factory.mktemp("gcs") / "server.log") as url:
         yield url
 
