@@ -101,7 +101,9 @@ def _array(mebibytes: float) -> Any:
 
 
 def _bytes(mebibytes: float) -> bytes:
-    return random.Random(2013).randbytes(round(mebibytes * 2**20))
+    import numpy as np
+
+    return np.random.default_rng(2013).bytes(round(mebibytes * 2**20))  # random.randbytes ends at 256 MiB.
 
 
 def _bundle(mebibytes: float) -> dict[str, Any]:
