@@ -1,8 +1,17 @@
-"""Write sizes the way ``gcloud storage`` does, in every message, command, and page."""
+"""Write numbers for people, sizes the way ``gcloud storage`` does, in every message, command, and page."""
 
 from __future__ import annotations
 
-__all__ = ["format_size"]
+__all__ = ["format_number", "format_size"]
+
+
+def format_number(number: float) -> str:
+    """Return a count as it is, another number with six digits.
+
+    >>> format_number(336776), format_number(1 / 3)
+    ('336,776', '0.333333')
+    """
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.6g}"
 
 
 def format_size(size: int) -> str:

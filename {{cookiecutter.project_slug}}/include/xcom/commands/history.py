@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..units import format_size
+from ..units import format_number, format_size
 from .api import AirflowAPI, AirflowAPIError, Query
 from .output import CommandError, format_table, printable, warn
 
@@ -104,4 +104,4 @@ def _format(name: str, number: float | None) -> str:
         return format_size(int(number))
     if name == "seconds":
         return f"{number:.3f}"
-    return f"{number:,.0f}" if number == int(number) else f"{number:,.6g}"
+    return format_number(number)

@@ -79,38 +79,34 @@ def _preview_of(reference: PayloadReference, lines: int) -> list[str]:
 
 def _preview_of_handle(reference: PayloadReference, lines: int) -> list[str]:
     from ..handles.base import Content, handle_of
-    from ..handles.files import File
+
+    content = Content(Stored.of(reference), reference.facts)
+    return _look(lambda: _handle(handle_of(reference.codec, reference.codec_version, content), lines))
+
+
+def _handle(handle: Any, lines: int) -> list[str]:
     from ..handles.items import Items
     from ..handles.tables import Table
 
-    content = Content(Stored.of(reference), reference.facts)
-    shown: list[str] = []
-    try:
-        handle = handle_of(reference.codec, reference.codec_version, content)
-        if isinstance(handle, Table):
-            first = next(handle.batches(columns=handle.columns[:_COLUMNS]), None)
-            shown = _rows(handle.schema, handle.num_rows, first, lines)
-        elif isinstance(handle, Items):
-            shown = [repr(handle), *(f"  {item!r}" for item in islice(handle, lines))]
-        elif isinstance(handle, File) and handle.is_folder:
-            names = handle.files()
-            more = [f"  ... {len(names) - lines} more"] if len(names) > lines else []
-            shown = [f"{len(names)} files", *(f"  {name}" for name in names[:lines]), *more]
-        elif isinstance(handle, File):
-            with handle.open() as stream:
-                shown = _head(stream.read(_HEAD_BYTES), lines)
-    # Any error of any library about foreign bytes: this is a look, not a load.
-    except Exception as error:  # noqa: BLE001
-        shown = [f"no preview: {type(error).__name__}: {error}"]
-    return [_cut(printable(line)) for line in shown]
+    if isinstance(handle, Table):
+        first = next(handle.batches(columns=handle.columns[:_COLUMNS]), None)
+        return _rows(handle.schema, handle.num_rows, first, lines)
+    if isinstance(handle, Items):
+        return [repr(handle), *(f"  {item!r}" for item in islice(handle, lines))]
+    if handle.is_folder:
+        names = handle.files()
+        more = [f"  ... {len(names) - lines} more"] if len(names) > lines else []
+        return [f"{len(names)} files", *(f"  {name}" for name in names[:lines]), *more]
+    with handle.open() as stream:
+        return _head(stream.read(_HEAD_BYTES), lines)
 
 
 def preview(path: Path, lines: int) -> list[str]:
     """Return about ``lines`` lines about a payload.
 
     Frames: schema and first rows. Arrays: shape, dtype, and first items. JSON: its beginning. Zip files:
-    their members. Bytes: the first ones in hexadecimal. Other files: their first
-    lines. If a payload is not what its name says, one line tells why.
+    their members. Bytes: the first ones in hexadecimal. Other files: their first lines. If a payload is
+    not what its name says, one line tells why.
     """
     readers = {
         ".arrow": _frame,
@@ -120,8 +116,13 @@ def preview(path: Path, lines: int) -> list[str]:
         ".zip": _zip,
         ".zst": _json,
     }
+    return _look(lambda: readers.get(path.suffix, _file)(path, lines))
+
+
+def _look(read: Callable[[], list[str]]) -> list[str]:
+    """Return the lines as a terminal can show them, or the one that says why there are none."""
     try:
-        shown = readers.get(path.suffix, _file)(path, lines)
+        shown = read()
     # Any error of any library about foreign bytes: this is a look, not a load.
     except Exception as error:  # noqa: BLE001
         shown = [f"no preview: {type(error).__name__}: {error}"]

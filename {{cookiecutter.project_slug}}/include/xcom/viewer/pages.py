@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from ..units import format_size
+from ..units import format_number, format_size
 from . import charts, limits
 from .history import MEASURES, History, Point
 from .ids import Ids, path_of
@@ -247,7 +247,7 @@ def _measure(value: float | None, name: str) -> str:
         return format_size(int(value))
     if name == "seconds":
         return f"{value:.3g} s"
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.6g}"
+    return format_number(value)
 
 
 @cache
