@@ -187,6 +187,8 @@ def test_existing_project_stores_a_payload_after_three_commands(
         "PYTHONPATH": str(folder),
         "AIRFLOW__WORKERS__STATE_STORE_BACKEND": "include.state_backend.GCSStateBackend",
         "AIRFLOW__GCS_XCOM__BUCKET": (folder / "xcoms").as_uri(),
+        # Tasks that were killed may have left something in that of this machine.
+        "AIRFLOW__GCS_XCOM__TEMPORARY_DIRECTORY": str(tmp_path),
     }
     stored = python(folder, tmp_path, "-c", STORE_A_FRAME, **settings)
     uri, rows = stored.stdout.split()[-2:]

@@ -1184,6 +1184,8 @@ class TestDoctor:
         monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "include.xcom_backend.GCPBucketXComBackend")
         monkeypatch.setenv("AIRFLOW__WORKERS__STATE_STORE_BACKEND", "include.state_backend.GCSStateBackend")
         monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+        # Tasks that were killed may have left something in that of this machine.
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__TEMPORARY_DIRECTORY", str(payload_folder.parent))
 
         code = main(["doctor", "--project", str(PROJECT)])
 
