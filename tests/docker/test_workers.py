@@ -93,7 +93,7 @@ def test_health_checks_notice_that_the_broker_is_away(celery_stack: Stack) -> No
         eventually(lambda: not celery_stack.passes_check("worker"), seconds=60, what="a failing check")
     finally:
         celery_stack.compose("up", "--detach", "--wait", "--wait-timeout", "300", "--scale", "worker=2")
-    assert celery_stack.passes_check("worker")
+    eventually(lambda: celery_stack.passes_check("worker"), seconds=60, what="a passing check")
 
 
 def docker(*arguments: str) -> str:
