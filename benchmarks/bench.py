@@ -44,9 +44,6 @@ LINK_VALUES: list[tuple[str, float, int, list[str]]] = [
     ("frame", 1, 3, ["ours", "floor", "object-storage"]),
 ]
 STREAM_MIB = 1024
-SIZES_MB = (1, 4, 16, 64, 256)
-# The slower peers would take minutes and all of a laptop's memory for the largest.
-PEERS_UP_TO_MB = 64
 LARGE_MIB, LARGE_COLUMNS = 4096, 19
 MEMORY = {"records": 32, "tree": 16, "frame": 1, "array": 64, "bytes": 64, "bundle": 64}
 
@@ -135,29 +132,6 @@ class Bench:
     def bytes(self) -> dict[str, Any]:
         """64 MiB of bytes."""
         return self._large("bytes", 64)
-
-    def flat(self) -> dict[str, Any]:
-        """1 to 256 MB of records, per MB."""
-        sizes = SIZES_MB[:4] if self.is_quick else SIZES_MB
-        peers_up_to = 16 if self.is_quick else PEERS_UP_TO_MB
-        results: dict[str, Any] = {}
-        for size in sizes:
-            # Small ones take no time, and what else the machine does shows the most.
-            rounds = 1 if self.is_quick else 21 if size <= 4 else 9 if size <= 16 else 3
-            names = [name for name in _taking("records") if size <= peers_up_to or name in ("ours", "floor")]
-            found: dict[str, list[Any]] = {name: [] for name in names}
-            with self.workers(*names) as (url, workers):
-                for turn in range(rounds):
-                    self.say(f"{size} MB of records, round {turn + 1} of {rounds}")
-                    for name in _in_turn(found, turn):
-                        if not turn:
-                            workers[name].ask("make", kind="records", size=size)
-                        done = _summed(workers[name].ask("once"), "store", "load")
-                        found[name].append({"cpu": done["cpu"] / size, "wall": done["wall"] / size})
-                        _drain(url)
-            for name, facts in _medians(found).items():
-                results.setdefault(name, {})[str(size)] = facts
-        return results
 
     def fan_in(self) -> dict[str, Any]:
         """256 objects of 100 kB, 20 ms added to each request, 16 at a time."""
@@ -320,7 +294,6 @@ MEASURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "fan-in": Bench.fan_in,
     "link": Bench.link,
     "memory": Bench.memory,
-    "flat": Bench.flat,
     "requests": Bench.requests,
     "large": Bench.large,
     "dags": Bench.dags,

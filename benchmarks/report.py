@@ -33,17 +33,10 @@ def write(found: dict[str, Any], docs: Path) -> None:
     (docs / "performance.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (docs / "performance.md").write_text(_page(found), encoding="utf-8")
     _plot_ratios(found["measures"], images / "performance.svg")
-    if "flat" in found["measures"]:
-        _plot_flatness(found["measures"], images / "performance-flat.svg")
 
 
 def _page(found: dict[str, Any]) -> str:
     machine = found["machine"]
-    flat = (
-        "\n![CPU time per MB of records](images/performance-flat.svg)\n"
-        if "flat" in found["measures"]
-        else ""
-    )
     rounds = (
         "These figures are of `--quick` runs, of few rounds, on a machine that was busy with other work.\n"
         if found.get("is_quick")
@@ -55,7 +48,7 @@ def _page(found: dict[str, Any]) -> str:
 This page, `performance.json` and the plots are written by one command, and nothing in them by hand:
 
 ```
-make bench                       # everything, about 8 minutes; writes this page
+make bench                       # everything, about 20 minutes; writes this page
 make bench ARGS=--quick          # few rounds; prints the tables only
 make bench ARGS='--only frame'   # one measure; prints its table only
 ```
@@ -75,8 +68,8 @@ the memory. Seconds do not: they are of one machine ({machine["processors"]} pro
 {rounds}
 ![CPU time of candidates relative to the floor](images/performance.svg)
 
-{tables(found)}
-{flat}
+{tables(found, is_page=True)}
+
 ## How it is measured
 - Candidates take turns, and each round begins with another one. Figures are medians over rounds;
   ratios are medians of the ratios within each round. `performance.json` has every round.
@@ -98,25 +91,24 @@ requests, allocated bytes and stored bytes, which do not depend on the machine.
 """
 
 
-def tables(found: dict[str, Any]) -> str:
-    """Return everything that was measured, in Markdown."""
+def tables(found: dict[str, Any], *, is_page: bool = False) -> str:
+    """Return what was measured, in Markdown; for the page without what its goals say already."""
     measures = found["measures"]
     parts = [_goals_table(measures)] if found.get("slower", 1) == 1 else []
     if any(name in measures for name in _TITLES):
         parts.append(_overview(measures))
-    parts += [_detail(title, measures[name]) for name, title in _TITLES.items() if name in measures]
-    if "frame" in measures:
-        parts.append(_formats(measures["frame"]))
+    if not is_page:
+        parts += [_detail(title, measures[name]) for name, title in _TITLES.items() if name in measures]
     for name, section in (
+        ("frame", _formats),
         ("link", _link),
+        ("large", _large),
         ("fan-in", _fan_in),
-        ("flat", _flat),
         ("memory", _memory),
         ("requests", _requests),
-        ("large", _large),
         ("dags", _dags),
     ):
-        if measures.get(name):
+        if measures.get(name) and not (is_page and name == "requests"):
             parts.append(section(measures[name]))
     return "\n\n".join(part for part in parts if part)
 
@@ -371,16 +363,6 @@ _VALUES = {
 }
 
 
-def _flat(facts: dict[str, Any]) -> str:
-    sizes = list(facts["ours"])
-    rows = [
-        [_label(name), *(_ms(found[size]["cpu"]) if size in found else "" for size in sizes)]
-        for name, found in facts.items()
-    ]
-    head = ["CPU per MB of records, ms", *(f"{size} MB" for size in sizes)]
-    return "## Small and large values\n" + _markdown(head, rows)
-
-
 def _memory(facts: dict[str, Any]) -> str:
     rows = []
     for name, found in facts.items():
@@ -543,27 +525,4 @@ def _plot_ratios(measures: dict[str, Any], path: Path) -> None:
     axes.set_xticks(range(len(groups)), [label for label, _ in groups])
     axes.set_title("CPU to store and read, times that of no backend at all (less is better)", fontsize=10)
     axes.legend(frameon=False, ncols=4, loc="upper center", fontsize=8)
-    _save(figure, path)
-
-
-def _plot_flatness(measures: dict[str, Any], path: Path) -> None:
-    """CPU per MB over sizes: a level line means that nothing grows faster than the value."""
-    figure, axes = _canvas(6, 2.8)
-    for name, facts in measures["flat"].items():
-        sizes = [int(size) for size in facts]
-        axes.plot(
-            sizes,
-            [found["cpu"] * 1000 for found in facts.values()],
-            "o-",
-            color=_COLOURS[name],
-            label=_label(name),
-        )
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    ticks = [int(size) for size in measures["flat"]["ours"]]
-    axes.set_xticks(ticks, [f"{tick} MB" for tick in ticks])
-    axes.set_yticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
-    axes.minorticks_off()
-    axes.set_title("CPU to store and read records, ms per MB of JSON", fontsize=10)
-    axes.legend(frameon=False, ncols=2, fontsize=8)
     _save(figure, path)
