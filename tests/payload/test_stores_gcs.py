@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -774,3 +776,43 @@ class TestLoadMany:
             stores.store_of(uri)
 
         str(caught.value).encode()
+
+
+READ_IN_THREADS = """
+import re, sys
+from pathlib import Path
+from threading import Thread
+from include.xcom.stores import own_store
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
+
+store = own_store()
+stored = store.put("range", [b"x" * (48 << 20)])
+store.read(stored, 0, 1)
+before = resident()
+for size in (20, 24, 28, 30):
+    threads = [Thread(target=store.read, args=(stored, 0, size << 20)) for _ in range(6)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's memory")
+def test_memory_of_ranges_goes_back_to_the_system(gcs_server: Any) -> None:
+    """Whatever threads of a library read them: a table that is streamed is larger than memory."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ_IN_THREADS],
+        env=os.environ
+        | {
+            "AIRFLOW__GCS_XCOM__BUCKET": gcs_server.bucket,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "STORAGE_EMULATOR_HOST": gcs_server.url,
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert int(done.stdout) < 30

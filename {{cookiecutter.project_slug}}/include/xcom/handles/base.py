@@ -175,7 +175,8 @@ def read_index(content: Content, *, at_least: int = 0) -> bytes:
     stored, facts = content
     known = {name: facts[name] for name in ("index_bytes", "index_crc32c") if name in facts}
     size = int(known.get("index_bytes", 0))
-    tail = store_of(stored.uri).read(stored, max(0, stored.size - max(size, at_least)), stored.size)
+    start = max(0, stored.size - max(size, at_least))
+    tail = bytes(store_of(stored.uri).read(stored, start, stored.size))
     if known and index_facts(tail[len(tail) - size :]) != known:
         raise PayloadCorruptError("has another index than what was written", uri=stored.uri)
     return tail

@@ -278,17 +278,16 @@ class _Reader:
         """Yield all pieces, reading ahead."""
         with RangedStream(self._stored, 0, self._starts[-1]) as stream:
             for number in range(len(self._ends)):
-                framed = bytearray(self._starts[number + 1] - self._starts[number])
+                framed = memoryview(bytearray(self._starts[number + 1] - self._starts[number]))
                 filled = 0
                 while filled < len(framed):
-                    filled += stream.readinto(memoryview(framed)[filled:])
+                    filled += stream.readinto(framed[filled:])
                 yield self._unframed(framed, number)
 
-    def _unframed(self, framed: bytes | bytearray, number: int) -> _Piece:
+    def _unframed(self, framed: memoryview, number: int) -> _Piece:
         """Check a piece and take it apart."""
-        view = memoryview(framed)
-        rest = view[_CHECKSUM_BYTES:]
-        if bytes(view[:_CHECKSUM_BYTES]).hex() != checksum([rest]):
+        rest = framed[_CHECKSUM_BYTES:]
+        if framed[:_CHECKSUM_BYTES].hex() != checksum([rest]):
             raise PayloadCorruptError(f"has other bytes in piece {number} than what was written")
         length = int.from_bytes(rest[:_LENGTH_BYTES], "little")
         head, payload = rest[_LENGTH_BYTES : _LENGTH_BYTES + length], rest[_LENGTH_BYTES + length :]

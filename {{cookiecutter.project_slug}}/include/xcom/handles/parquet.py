@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedTypeError
+from ..stores import Buffer
 from .table_sources import Batches
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH_BYTES", "FOOTER_BYTES", "ParquetWriter", "RangedFile", "open_dataset", "open_parquet"]
 
-# In memory, before it is encoded. A million rows of 19 columns make three or four groups, so that two of
-# the columns are at most nine requests. Writing a table takes about three times as much (measured).
-_GROUP_BYTES = 40 * 1024**2
+# In memory, before it is encoded. A million rows of 19 columns make five groups, so that two of the
+# columns are six requests. Writing a table takes about three times as much (measured).
+_GROUP_BYTES = 32 * 1024**2
 # By default each column collects up to 1 MiB of distinct values before it gives its dictionary up, all
 # columns at once: 60 MB and twice the time for 19 columns of random numbers.
 _DICTIONARY_BYTES = 256 * 1024
@@ -111,7 +112,7 @@ class RangedFile(io.RawIOBase):
         tail: Its last bytes, which are here already.
     """
 
-    def __init__(self, read: Callable[[int, int], bytes], size: int, tail: bytes) -> None:
+    def __init__(self, read: Callable[[int, int], Buffer], size: int, tail: bytes) -> None:
         self._read = read
         self._size = size
         self._tail = tail
@@ -134,13 +135,13 @@ class RangedFile(io.RawIOBase):
         self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
         return self._at
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1) -> Buffer:
         """Return the bytes at the position; one request, or none for those at the end."""
         start = self._at
         stop = self._size if size < 0 else min(start + size, self._size)
         tail_start = self._size - len(self._tail)
         if start >= tail_start:
-            data = self._tail[start - tail_start : stop - tail_start]
+            data: Buffer = self._tail[start - tail_start : stop - tail_start]
         else:
             data = self._read(start, stop)
         self._at = start + len(data)

@@ -26,7 +26,7 @@ _MOST_RANGES = 8
 class _Range(NamedTuple):
     start: int
     stop: int
-    data: Future[bytes]
+    data: Future[memoryview]
 
 
 class RangedStream(io.RawIOBase):
@@ -113,7 +113,7 @@ class RangedStream(io.RawIOBase):
                 self._forget()  # So that a later read tries again.
                 raise
             offset = self._at - found.start
-            piece = memoryview(data)[offset : offset + min(len(buffer), self._stop - self._at)]
+            piece = data[offset : offset + min(len(buffer), self._stop - self._at)]
             buffer[: len(piece)] = piece
             self._note(piece)
         self._at += len(piece)
@@ -153,7 +153,7 @@ class RangedStream(io.RawIOBase):
     def _fetch(self, start: int, stop: int) -> _Range:
         store = store_of(self._stored.uri)
         if self._longest == 1:
-            data: Future[bytes] = Future()
+            data: Future[memoryview] = Future()
             data.set_result(store.read(self._stored, start, stop))
             return _Range(start, stop, data)
         if self._pool is None:

@@ -262,7 +262,7 @@ class Table(Handle):
             return parquet.RangedFile(_reader_of(self._local), self._local.stat().st_size, b"")
         stored = self.content.stored
 
-        def read(start: int, stop: int) -> bytes:
+        def read(start: int, stop: int) -> memoryview:
             with explaining(stored):
                 return store_of(stored.uri).read(stored, start, stop)
 

@@ -149,7 +149,7 @@ class Store(Protocol):
             OSError: The file exists, or could not be written.
         """
 
-    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
+    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> memoryview:
         """Read the bytes from ``start`` up to ``stop`` of one object; past its end there are none.
 
         Checks what can be checked without the other bytes: the size, and the CRC32C of the whole if the
@@ -182,7 +182,7 @@ class Store(Protocol):
         """Yield the names of the folders directly below ``prefix``, each with a slash at its end."""
 
 
-def pieces(store: Store, stored: Stored) -> Iterator[bytes]:
+def pieces(store: Store, stored: Stored) -> Iterator[memoryview]:
     """Yield the bytes of one object in pieces, so that it is never whole in memory.
 
     Raises:

@@ -158,15 +158,15 @@ class DirectoryStore:
                     progress(file.tell())
             stored.check(crc32c=str(total))
 
-    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> bytes:
+    def read(self, stored: Stored, start: int, stop: int, *, seconds: float | None = None) -> memoryview:
         """Read a part of a file, whose size is compared."""
         stop = min(stop, stored.size)
         if start >= stop:
-            return b""
+            return memoryview(b"")
         data = b"".join(self._pieces(stored.uri, stored, start, stop))
         if len(data) < stop - start:
             raise PayloadCorruptError("was cut while it was read", uri=stored.uri)
-        return data
+        return memoryview(data)
 
     def describe(self, uri: str) -> Stored:
         """Read a file, a piece at a time, to tell its size and checksum."""

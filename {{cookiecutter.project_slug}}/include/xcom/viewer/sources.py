@@ -89,7 +89,7 @@ def open_source(reference: PayloadReference, owner: Coordinates, tally: Tally | 
     stored = Stored.of(reference)
     if stored.size <= limits.WHOLE_BYTES:
         if stored.size:
-            data = store.read(stored, 0, stored.size, seconds=limits.RANGE_SECONDS)
+            data = bytes(store.read(stored, 0, stored.size, seconds=limits.RANGE_SECONDS))
         else:
             data = b"".join(pieces(store, stored))
         tally.add(len(data))
@@ -169,11 +169,11 @@ class _Stored:
         self.checked = checked
 
     def read(self, start: int, stop: int, seconds: float = limits.RANGE_SECONDS) -> bytes:
-        data = self._store.read(self._stored, start, stop, seconds=min(seconds, limits.RANGE_SECONDS))
+        data = bytes(self._store.read(self._stored, start, stop, seconds=min(seconds, limits.RANGE_SECONDS)))
         self._tally.add(len(data))
         return data
 
     def pieces(self) -> Iterator[bytes]:
         for piece in pieces(self._store, self._stored):
             self._tally.add(len(piece))
-            yield piece
+            yield bytes(piece)
