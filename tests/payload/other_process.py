@@ -62,7 +62,7 @@ class OtherProcess:
 
 def described(value: Any) -> str:
     """Return a text that is the same in every process for values that are the same at every depth."""
-    kind = type(value)
+    kind: Any = type(value)
     if isinstance(value, dict):
         items = ",".join(f"{described(key)}={described(item)}" for key, item in value.items())
     elif isinstance(value, (list, tuple, deque)):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,12 @@ def postgres_server() -> Iterator[str]:
             except LookupError:
                 pytest.skip(f"root may not run PostgreSQL, and there is no user {owner} to do it")
         data, log = folder / "data", folder / "log"
-        as_owner = {"user": owner, "cwd": "/", "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}}
-        initdb = [
+        as_owner: dict[str, Any] = {
+            "user": owner,
+            "cwd": "/",
+            "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+        }
+        initdb: list[str | Path] = [
             binaries / "initdb",
             "-D",
             data,
@@ -59,7 +64,7 @@ def postgres_server() -> Iterator[str]:
             "fsync": "off",
             "max_connections": 200,
         }
-        command = [binaries / "postgres", "-D", data, "-p", str(port)]
+        command: list[str | Path] = [binaries / "postgres", "-D", data, "-p", str(port)]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
         with log.open("w") as output:
@@ -95,7 +100,7 @@ def _find_binaries() -> Path | None:
 
 def _wait_until_ready(binaries: Path, port: int, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    command = [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    command: list[str | Path] = [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
     while subprocess.run(command, check=False).returncode:
         assert server.poll() is None, f"PostgreSQL stopped: {log.read_text()}"
         assert time.monotonic() < deadline, f"PostgreSQL is not ready: {log.read_text()}"

@@ -177,7 +177,7 @@ def _wait_until_ready(airflow: Airflow, processes: dict[str, subprocess.Popen[by
         try:
             health = airflow.call("GET", "/api/v2/monitor/health")
             state = {name: part["status"] for name, part in health.items()}
-            if set(state.values()) == {"healthy"}:  # type: ignore[attr-defined]
+            if set(state.values()) == {"healthy"}:
                 airflow.token = airflow.token or airflow.call("GET", "/auth/token")["access_token"]
                 dags = [dag["dag_id"] for dag in airflow.call("GET", "/api/v2/dags")["dags"]]
                 errors = airflow.call("GET", "/api/v2/importErrors")["import_errors"]

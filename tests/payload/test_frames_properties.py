@@ -99,9 +99,9 @@ def pandas_columns(draw: st.DrawFn, rows: int) -> Any:
             column[row] = values[row % len(values)] if values else None
         return pd.Series(column, dtype=object).array
     if kind == "nullable":
-        dtype = draw(st.sampled_from(["Int8", "Int64", "UInt64", "Float32", "Float64", "boolean"]))
-        values = st.booleans() if dtype == "boolean" else st.integers(0, 100)
-        return pd.array(draw(st.lists(st.none() | values, min_size=rows, max_size=rows)), dtype=dtype)
+        name = draw(st.sampled_from(["Int8", "Int64", "UInt64", "Float32", "Float64", "boolean"]))
+        values = st.booleans() if name == "boolean" else st.integers(0, 100)
+        return pd.array(draw(st.lists(st.none() | values, min_size=rows, max_size=rows)), dtype=name)
     if kind == "times":
         unit = draw(st.sampled_from(["s", "ms", "us", "ns"]))
         ticks = draw(np_st.arrays(np.int64, rows, elements=st.integers(-(2**40), 2**40)))
@@ -121,10 +121,10 @@ def pandas_columns(draw: st.DrawFn, rows: int) -> Any:
         codes = draw(np_st.arrays(np.int8, rows, elements=st.integers(-1, len(categories) - 1)))
         return pd.Categorical.from_codes(codes, categories=categories, ordered=draw(st.booleans()))
     if kind == "string":
-        dtype = draw(st.sampled_from(["string[python]", "string[pyarrow]", "str"]))
-        if dtype == "str" and pd.Series(["a"]).dtype == object:
-            dtype = "string[python]"
-        return pd.array(draw(st.lists(st.none() | TEXT, min_size=rows, max_size=rows)), dtype=dtype)
+        name = draw(st.sampled_from(["string[python]", "string[pyarrow]", "str"]))
+        if name == "str" and pd.Series(["a"]).dtype == object:
+            name = "string[python]"
+        return pd.array(draw(st.lists(st.none() | TEXT, min_size=rows, max_size=rows)), dtype=name)
     if kind == "arrow":
         return pd.arrays.ArrowExtensionArray(pa.chunked_array([draw(arrow_arrays(rows))]))
     edges = np.sort(draw(np_st.arrays(np.int64, (rows, 2), elements=st.integers(-9, 9))), axis=1)
@@ -242,7 +242,7 @@ def arrow_values(kind: pa.DataType) -> st.SearchStrategy[Any]:
     """Draw Python values that pyarrow makes an array of a type of."""
     types = pa.types
     if types.is_fixed_size_list(kind):
-        made: Any = st.lists(arrow_values(kind.value_type), min_size=2, max_size=2)
+        made: st.SearchStrategy[Any] = st.lists(arrow_values(kind.value_type), min_size=2, max_size=2)
     elif types.is_list(kind) or types.is_large_list(kind):
         made = st.lists(arrow_values(kind.value_type), max_size=2)
     elif types.is_map(kind):

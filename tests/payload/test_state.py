@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_value_over_the_limit_is_refused_before_upload(
 def test_refused_value_names_the_place(backend: GCSStateBackend) -> None:
     """In Python's notation, with what to write instead of a datetime."""
     with pytest.raises(UnsupportedTypeError) as caught:
-        store(backend, {"rows": [{"at": 1}, {"at": state_cases.datetime(2026, 11, 1)}]})
+        store(backend, {"rows": [{"at": 1}, {"at": datetime(2026, 11, 1)}]})
 
     assert caught.value.path == "['rows'][1]['at']"
     assert "value.isoformat()" in str(caught.value)

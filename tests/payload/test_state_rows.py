@@ -19,10 +19,11 @@ from include.state_backend import GCSStateBackend
 from include.xcom import state
 from include.xcom.__main__ import main
 from include.xcom.commands.state_rows import StateRows
+from pydantic import JsonValue
 
 RUN = "manual__2026-11-01T00:00:00+00:00"
 MARKER = "__airflow_state_ref__"
-LARGE = ["x" * 100_000]
+LARGE: list[JsonValue] = ["x" * 100_000]
 
 
 class Api:
@@ -205,8 +206,8 @@ def test_sweep_deletes_what_no_row_of_state_names(
     earlier, last = stored(scope, "swept"), stored(scope, "swept")
     of_asset, other = stored(asset, "swept"), stored(asset, "never sent")
     unknown = stored(TaskScope("elsewhere", RUN, "load"), "swept")
-    for path in tmp_path.rglob("*.json.zst"):
-        os.utime(path, (0, 0))
+    for file in tmp_path.rglob("*.json.zst"):
+        os.utime(file, (0, 0))
     young = stored(scope, "swept")
     path = f"/api/v2/dags/sales/dagRuns/{quote(RUN)}/taskInstances/load/state-store/swept"
     api.ask("PUT", path, {"value": {MARKER: last}})

@@ -540,7 +540,7 @@ def test_download_with_a_flipped_bit_is_read_once_more(
     ids=["other-checksum", "other-generation"],
 )
 def test_download_that_fails_leaves_no_file(
-    store: gcs.GCSStore, tmp_path: Path, change: dict[str, str], kind: type[Exception]
+    store: gcs.GCSStore, tmp_path: Path, change: dict[str, Any], kind: type[Exception]
 ) -> None:
     """No half of a file that a task could take for the whole."""
     stored = stream(store)

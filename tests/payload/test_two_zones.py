@@ -44,7 +44,7 @@ def test_values_of_operators_and_clients_are_the_same_in_another_time_zone(tmp_p
         return done.stdout + done.stderr
 
     airflow("db", "migrate")
-    runs = []
+    runs: list[str] = []
     for day, threshold_bytes in enumerate(("0", "49152"), 1):
         written = airflow(
             *("dags", "test", "two_zones", f"2026-01-0{day}"),

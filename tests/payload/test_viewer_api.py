@@ -76,7 +76,7 @@ def _fill(server: ViewerServer) -> None:
     server.add_row({**foreign, "__data__": {"uri": 7}}, "malformed")
     wider = frame.assign(carrier=1, month=7)
     for day, value in (("01", frame), ("02", wider), ("03", wider[:900])):
-        run = {"run_id": f"daily {day}", "run_after": f"2026-10-{day} 00:00:00"}
+        run: dict[str, Any] = {"run_id": f"daily {day}", "run_after": f"2026-10-{day} 00:00:00"}
         server.add(value, "daily", **run, seconds=0.25, schema=f"{len(value.columns):08x}")
         server.add(np.arange(5 + int(day)), "series", **run)
     for state in ("failed", "skipped", "running", "success", None):
@@ -92,7 +92,7 @@ def _fill_hostile(server: ViewerServer) -> None:
         row = server.add(value, f"stolen_{task}")
         server.add_row(row, f"stolen_{task}", dag_id="open", run_id="stolen")
     for place, text in enumerate(HOSTILE):
-        ids = {"dag_id": "sales", "run_id": f"run {text}"}
+        ids: dict[str, Any] = {"dag_id": "sales", "run_id": f"run {text}"}
         server.add(np.arange(3), f"task {text}", **ids)
         sink = io.BytesIO()
         with zipfile.ZipFile(sink, "w") as archive:
@@ -542,9 +542,9 @@ def test_values_larger_than_memory_have_pages(
     assert "3,000</b> rows" in server.get(server.path("a table")).text
     page = server.get(server.path("a list", start=200)).text
     assert "201 to 300 of 300 items" in page
-    part = re.search(r"part=([0-9]+%2F[^&\"]+)", page)
-    assert part is not None
-    assert "of <b>int64</b>" in server.get(server.path("a list", part=unquote(part[1]))).text
+    link = re.search(r"part=([0-9]+%2F[^&\"]+)", page)
+    assert link is not None
+    assert "of <b>int64</b>" in server.get(server.path("a list", part=unquote(link[1]))).text
 
 
 @pytest.mark.parametrize(
@@ -1014,7 +1014,7 @@ def test_viewer_imports_no_library_of_payloads(tmp_path: Path) -> None:
 def _large() -> memoryview:
     random = np.random.default_rng(7)
     sink = io.BytesIO()
-    columns = {f"value_{place}": random.random(250_000) for place in range(6)}
+    columns: dict[str, np.ndarray] = {f"value_{place}": random.random(250_000) for place in range(6)}
     columns |= {f"count_{place}": random.integers(0, 2**40, 250_000) for place in range(2)}
     columns |= {"name": np.array([f"customer {place}" for place in range(250_000)])}
     table = pa.table(columns)

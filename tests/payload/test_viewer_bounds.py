@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from include.xcom.errors import ReferenceNotAllowedError
 from include.xcom.reference import Coordinates, PayloadReference, object_name
 from include.xcom.settings import load_settings
@@ -58,7 +59,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr(app, "requires_access_dag", lambda *what: lambda request, user: None)
     # A test of the commands may have left structlog a stream that is closed.
     with capture_logs(), TestClient(made, raise_server_exceptions=False) as client:
-        monkeypatch.setattr(views, "log", views.structlog.get_logger("test"))
+        monkeypatch.setattr(views, "log", structlog.get_logger("test"))
         yield client
 
 
@@ -116,7 +117,8 @@ def test_payload_of_the_row_itself_is_opened(bucket: Path, owner: Coordinates, p
 @pytest.mark.parametrize("field", ["dag_id", "run_id", "task_id", "map_index", "key"])
 def test_payload_of_another_xcom_is_not_opened(bucket: Path, field: str) -> None:
     """One other id is enough."""
-    other = OWNER._replace(**{field: 3 if field == "map_index" else "other"})
+    change: dict[str, Any] = {field: 3 if field == "map_index" else "other"}
+    other = OWNER._replace(**change)
     reference = put(object_name("xcom", other, "0" * 32, "bin"))
     tally = Tally()
 
@@ -295,7 +297,7 @@ def test_store_that_hangs_holds_a_view_for_its_time_only(
         is_over.wait(30)
         return b""
 
-    source.read = hang  # type: ignore[method-assign]
+    source.read = hang
     before = set(_children())
     began = time.monotonic()
     answer = client.get(f"/instance/{PATH}")
@@ -327,7 +329,7 @@ def test_process_that_decodes_is_the_first_to_end_without_memory(client: TestCli
         scores.extend(int(Path(f"/proc/{child}/oom_score_adj").read_text()) for child in _children())
         return PNG[start:stop]
 
-    source.read = look  # type: ignore[method-assign]
+    source.read = look
     client.get(f"/instance/{PATH}")
 
     assert 1000 in scores
@@ -379,12 +381,12 @@ def test_view_that_fails_is_one_line_in_the_log(
     if fail in ("open", "crash"):
         monkeypatch.setattr(app, "open_source", refuse)
     if fail == "busy":
-        places = app.Throttle(1)
+        places = views.Throttle(1)
         places.acquire()
         monkeypatch.setattr(limits, "WAIT_SECONDS", 0.1)
         monkeypatch.setattr(app, "DOWNLOADS" if page == "object" else "VIEWS", places)
     with capture_logs() as lines:
-        monkeypatch.setattr(views, "log", views.structlog.get_logger("test"))
+        monkeypatch.setattr(views, "log", structlog.get_logger("test"))
         client.get(f"/{page}/{PATH}")
     events = {"instance": "viewed", "object": "downloaded", "image": "image sent"}
     expected = outcome if fail != "read" or page == "image" else {"instance": "shown", "object": "sent"}[page]
@@ -403,10 +405,10 @@ def test_view_that_is_late_is_called_so_in_the_log(
 
     source = show(PNG)
     is_over = threading.Event()
-    source.read = lambda *span: is_over.wait(20) and b""  # type: ignore[method-assign]
+    source.read = lambda *span: is_over.wait(20) and b""
     monkeypatch.setattr(limits, "VIEW_SECONDS", 1.0)
     with capture_logs() as lines:
-        monkeypatch.setattr(views, "log", views.structlog.get_logger("test"))
+        monkeypatch.setattr(views, "log", structlog.get_logger("test"))
         client.get(f"/instance/{PATH}")
     is_over.set()
 
@@ -423,7 +425,7 @@ def test_line_of_the_log_holds_no_control_character(
     monkeypatch.setattr(rows, "of_instance", lambda ids: [])
     monkeypatch.setattr(rows, "instance_of", lambda ids: None)
     with capture_logs() as lines:
-        monkeypatch.setattr(views, "log", views.structlog.get_logger("test"))
+        monkeypatch.setattr(views, "log", structlog.get_logger("test"))
         client.get(f"/instance/sales/run/a%1Bb%C2%85c%E2%80%A8d/-1?key=%0A{'k' * 2000}")
     (line,) = lines
 

@@ -101,7 +101,7 @@ def database(
     from airflow.models import import_all_models
     from airflow.models.base import Base
 
-    import_all_models()
+    import_all_models()  # type: ignore[no-untyped-call]
     if request.param == "sqlite":
         engine = create_engine(f"sqlite:///{tmp_path}/airflow.db")
     else:

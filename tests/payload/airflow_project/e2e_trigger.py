@@ -14,7 +14,7 @@ class ReadingTrigger(BaseTrigger):
     """Read what the tasks before it returned, the payloads of mapped ones included."""
 
     def __init__(self, dag_id: str, run_id: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ids = {"dag_id": dag_id, "run_id": run_id, "key": "return_value"}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -30,6 +30,5 @@ class ReadingTrigger(BaseTrigger):
         )
         # What a bucket needs: a connection, asked for in a thread, and none there.
         fields = await asyncio.to_thread(connection_fields, "no_such_connection")
-        yield TriggerEvent(
-            {"records": len(records), "mapped": [rows[0] for rows in mapped], "fields": fields}
-        )
+        read = {"records": len(records), "mapped": [rows[0] for rows in mapped], "fields": fields}
+        yield TriggerEvent(read)  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ class Pod(KubernetesPodOperator):
                 return json.dumps(ROWS)
 
         self.__dict__["pod_manager"] = Manager()
-        return self.extract_xcom(pod=None)  # type: ignore[arg-type]
+        return self.extract_xcom(pod=None)
 
 
 class Engine:
@@ -52,7 +52,7 @@ class Container(DockerOperator):
     def execute(self, context: Any) -> Any:
         """Return what the operator makes of the file that ``retrieve_output_path`` names."""
         self.container = {"Id": "container"}
-        return self._attempt_to_retrieve_result()
+        return self._attempt_to_retrieve_result()  # type: ignore[no-untyped-call]
 
 
 @dag(schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from typing import Any
 
 from airflow.sdk import dag, task
 
@@ -16,33 +17,33 @@ class Order:
 
 
 @dag(schedule=None, start_date=datetime.datetime(2026, 1, 1))
-def refusing():
+def refusing() -> None:
     @task
-    def part(number):
+    def part(number: int) -> list[int]:
         return [number] * 3
 
     @task
-    def forwarded(parts):
+    def forwarded(parts: Any) -> Any:
         return parts
 
     @task
-    def order():
+    def order() -> Any:
         return {"orders": [Order(1)]}
 
     @task
-    def context(**context):
+    def context(**context: Any) -> Any:
         return context
 
     @task
-    def operator(task=None):
+    def operator(task: Any = None) -> list[Any]:
         return [task]
 
     @task
-    def argument():
+    def argument() -> Any:
         return part(1)
 
     @task
-    def group():
+    def group() -> Any:
         import pandas as pd
 
         return pd.DataFrame({"a": [1]}).groupby("a")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 from airflow.sdk import dag, task
 
 
 @dag(schedule=None, start_date=datetime.datetime(2026, 1, 1), params={"runs": []})
-def switching():
+def switching() -> None:
     @task
-    def read(params=None, ti=None):
+    def read(params: Any = None, ti: Any = None) -> None:
         for run_id in params["runs"]:
             value = ti.xcom_pull(task_ids="write", run_id=run_id)
             print(f"READ {run_id} {type(value).__name__} {value['pair'].sum()}")
 
     @task
-    def write():
+    def write() -> Any:
         import pandas as pd
 
         return pd.DataFrame({"pair": range(20_000)})

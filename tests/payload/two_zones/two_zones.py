@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import sqlite3
 from collections import namedtuple
+from typing import Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
@@ -16,34 +17,34 @@ class OdbcLikeHook(DbApiHook):
 
     conn_name_attr = "odbc_conn_id"
 
-    def get_conn(self):
+    def get_conn(self) -> sqlite3.Connection:
         return sqlite3.connect(":memory:")
 
-    def _make_common_data_structure(self, result):
-        row = namedtuple("Row", ["carrier", "delay"])
-        return [row(*item) for item in result]
+    def _make_common_data_structure(self, result: Any) -> Any:
+        Row = namedtuple("Row", ["carrier", "delay"])
+        return [Row(*item) for item in result]
 
 
 class QueryOperator(SQLExecuteQueryOperator):
     """Needs no connection."""
 
-    def get_db_hook(self):
+    def get_db_hook(self) -> DbApiHook:
         return OdbcLikeHook()
 
 
 @dag(schedule=None, start_date=datetime.datetime(2026, 1, 1), params={"read": []})
-def two_zones():
+def two_zones() -> None:
     rows = QueryOperator(task_id="rows", sql="SELECT 'UA', 2 UNION ALL SELECT 'B6', -5 ORDER BY 2")
 
     @task
-    def flights():
+    def flights() -> Any:
         from flight_models import Flight
 
         answer = '{"departs": "2026-07-01T06:30:00+02:00", "link": "https://example.com/1", "fares": [{"amount": "1.10", "currencyCode": "EUR"}]}'
         return [Flight.model_validate_json(answer)]
 
     @task
-    def listing():
+    def listing() -> Any:
         from dateutil.tz import tzutc
 
         modified = datetime.datetime(2026, 7, 1, 6, 30, tzinfo=tzutc())
@@ -51,7 +52,7 @@ def two_zones():
         return {"Contents": [{"Key": "a.csv", "LastModified": modified}], "cutoff": cutoff}
 
     @task
-    def read(params=None, ti=None):
+    def read(params: Any = None, ti: Any = None) -> None:
         from flight_models import Flight
 
         for run_id in params["read"]:

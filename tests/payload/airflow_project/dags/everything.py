@@ -29,29 +29,29 @@ class Deferred(BaseOperator):
 
 
 @dag(schedule=None, start_date=datetime.datetime(2026, 1, 1), default_args={"retries": 0})
-def everything():
+def everything() -> None:
     @task
-    def records():
+    def records() -> list[dict[str, Any]]:
         return RECORDS
 
     @task
-    def inline():
+    def inline() -> Any:
         return INLINE
 
     @task
-    def tagged():
+    def tagged() -> Any:
         return TAGGED
 
     @task
-    def exact():
+    def exact() -> Any:
         return EXACT
 
     @task
-    def rows_of(number):
+    def rows_of(number: int) -> list[int]:
         return [number] * 40_000
 
     @task
-    def fan_in(values, ti=None):
+    def fan_in(values: Any, ti: Any = None) -> None:
         from include.xcom import load_all
 
         assert [(len(rows), rows[0]) for rows in load_all(values)] == [(40_000, 3), (40_000, 1), (40_000, 2)]
@@ -59,7 +59,7 @@ def everything():
         assert [rows[0] for rows in ti.xcom_pull(task_ids="rows_of")] == [3, 1, 2]
 
     @task(retries=1, retry_delay=datetime.timedelta(0))
-    def second_try(ti=None):
+    def second_try(ti: Any = None) -> str:
         from include.xcom.settings import load_settings
 
         ti.xcom_push(key="attempt", value=bytes([ti.try_number]) * 1000)
@@ -72,7 +72,7 @@ def everything():
         return "y" * 100_000
 
     @task
-    async def asynchronous(ti=None):
+    async def asynchronous(ti: Any = None) -> Any:
         import asyncio
 
         from include.xcom.stores.credentials import connection_fields
@@ -90,7 +90,9 @@ def everything():
         return {"pulled": len(found), "ballast": [b"z" * 100_000]}
 
     @task
-    def check(records, inline, tagged, exact, asynchronous, deferred, ti=None):
+    def check(
+        records: Any, inline: Any, tagged: Any, exact: Any, asynchronous: Any, deferred: Any, ti: Any = None
+    ) -> None:
         assert records == RECORDS
         assert type(records[0]["pair"]) is tuple
         assert inline == INLINE
