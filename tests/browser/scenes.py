@@ -7,6 +7,7 @@ import json
 import struct
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ _ROWS = 40_000
 def fill(server: ViewerServer) -> None:
     """Write a run of flights, and one of hostile texts."""
     server.add_dag(DAG)
-    where = {"dag_id": DAG, "run_id": RUN}
+    where: dict[str, Any] = {"dag_id": DAG, "run_id": RUN}
     flights = _flights()
     _add_history(server, flights)
     server.add(flights, "load", **where, seconds=0.214, schema="5f1c09ab")
@@ -63,7 +64,7 @@ def _add_history(server: ViewerServer, flights: pd.DataFrame) -> None:
     """Write four weeks of runs before the one that is shown; the last but one is stored, for comparing."""
     random = np.random.default_rng(11)
     for day in range(4, 32):
-        run = {
+        run: dict[str, Any] = {
             "dag_id": DAG,
             "run_id": f"scheduled__2026-10-{day:02}",
             "run_after": f"2026-10-{day:02} 06:00:00",
@@ -116,7 +117,7 @@ def _correlation() -> np.ndarray:
     random = np.random.default_rng(3)
     common = random.normal(size=(3, 365))
     mixed = random.normal(size=(64, 3)) @ common + random.normal(size=(64, 365))
-    return np.corrcoef(mixed[np.argsort(mixed[:, 0])])
+    return np.asarray(np.corrcoef(mixed[np.argsort(mixed[:, 0])]))
 
 
 def _picture() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -78,7 +79,7 @@ def test_page_is_dark_when_airflow_is(browser: Browser, server: ViewerServer) ->
             "document.documentElement.classList.remove('light', 'dark'),"
             f"document.documentElement.classList.add('{theme}')"
         )
-        browser.wait(lambda theme=theme: browser.run(f"{INSIDE}.documentElement.dataset.theme") == theme)
+        browser.wait(partial(browser.run, f"{INSIDE}.documentElement.dataset.theme === '{theme}'"))
         seen[theme] = browser.run(colour)
     assert seen == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 29, 45)"}
 
@@ -150,7 +151,7 @@ def test_picture_and_heat_map_are_shown(browser: Browser, server: ViewerServer) 
     """Both have pixels; the policy of the page lets them through, and nothing else is refused."""
     for task, name, size in (("plot", "image", 480), ("correlation", "heat", 64)):
         browser.go(f"{server.url}/payload-viewer/{_path(server, task)}")
-        browser.wait(lambda name=name: browser.run(f"document.querySelector('img.{name}').complete"))
+        browser.wait(partial(browser.run, f"document.querySelector('img.{name}').complete"))
 
         assert browser.run(f"document.querySelector('img.{name}').naturalWidth") == size
     assert [said for said in browser.said if "Content Security" in said] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -215,11 +216,14 @@ def test_health_checks_notice_that_the_database_is_away(local_stack: Stack) -> N
     assert not local_stack.passes_check("postgres", PGPORT="5433")
     assert local_stack.passes_check("postgres", PGHOST="/no/socket")
 
+    def fails_check(service: str) -> bool:
+        return not local_stack.passes_check(service)
+
     try:
         local_stack.compose("stop", "postgres")
         for service in services:
             eventually(
-                lambda service=service: not local_stack.passes_check(service),
+                partial(fails_check, service),
                 seconds=60,
                 what=f"a failing check of {service}",
             )
@@ -228,7 +232,7 @@ def test_health_checks_notice_that_the_database_is_away(local_stack: Stack) -> N
     # A component that has just been restarted counts as healthy until its first check.
     for service in services:
         eventually(
-            lambda service=service: local_stack.passes_check(service),
+            partial(local_stack.passes_check, service),
             seconds=60,
             what=f"a passing check of {service}",
         )

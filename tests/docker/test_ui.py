@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -130,7 +131,7 @@ def test_switch_of_airflow_makes_the_payload_dark(browser: Browser, ui: str, run
             items = "[...document.querySelectorAll('[role^=menuitem]')]"
             _click(browser, f"{items}.find((one) => one.textContent.trim() === '{item}')")
         theme = words.partition(" ")[0].lower()
-        browser.wait(lambda theme=theme: browser.run(f"{FRAME}?.documentElement.dataset.theme") == theme)
+        browser.wait(partial(browser.run, f"{FRAME}?.documentElement.dataset.theme === '{theme}'"))
         seen[theme] = browser.run(f"getComputedStyle({FRAME}.body).backgroundColor")
 
     assert seen == {"dark": "rgb(22, 29, 45)", "light": "rgb(255, 255, 255)"}

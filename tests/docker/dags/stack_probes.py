@@ -29,7 +29,7 @@ def probe_pass() -> None:
         return payload("pass", 200_000)
 
     @task
-    def consume(value: bytes) -> str:
+    def consume(value: Any) -> str:
         return hashlib.sha256(value).hexdigest()
 
     consume(produce())
@@ -48,7 +48,7 @@ def probe_held() -> None:
         return value
 
     @task
-    def consume(value: bytes) -> str:
+    def consume(value: Any) -> str:
         return hashlib.sha256(value).hexdigest()
 
     consume(produce())

@@ -7,21 +7,22 @@ command has no async messages, up to 3.4.0b2 (tests/payload/test_airflow_e2e.py 
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 from airflow.sdk import dag, task
 
 
 @dag(schedule=None, start_date=datetime.datetime(2026, 1, 1))
-def versions_probe():
+def versions_probe() -> None:
     @task
-    def frame():
+    def frame() -> Any:
         import pandas as pd
 
         days = pd.date_range("2026-01-01", periods=5000, tz="Europe/Berlin", name="day")
         return pd.DataFrame({"value": range(5000), "kind": pd.Categorical(["a", "b"] * 2500)}, index=days)
 
     @task(multiple_outputs=True)
-    def outputs():
+    def outputs() -> dict[str, Any]:
         utc = datetime.timezone.utc
         return {
             "records": [{"number": number, "pair": (number, "x" * 40)} for number in range(2000)],
@@ -30,17 +31,17 @@ def versions_probe():
         }
 
     @task
-    def rows_of(number):
+    def rows_of(number: int) -> list[int]:
         return [number] * 40_000
 
     @task(retries=1, retry_delay=datetime.timedelta(0))
-    def second_try(ti=None):
+    def second_try(ti: Any = None) -> None:
         ti.xcom_push(key="attempt", value=bytes([ti.try_number]) * 1000)
         if ti.try_number == 1:
             raise RuntimeError("the first try fails on purpose")
 
     @task
-    def check(frame, records, small, mapped, ti=None):
+    def check(frame: Any, records: Any, small: Any, mapped: Any, ti: Any = None) -> None:
         import pandas as pd
         from include.xcom import load_all
 
@@ -58,7 +59,7 @@ def versions_probe():
         assert [rows[0] for rows in ti.xcom_pull(task_ids="rows_of")] == [3, 1]
         assert ti.xcom_pull(task_ids="second_try", key="attempt") == b"\x02" * 1000
 
-    given = outputs()
+    given: Any = outputs()
     mapped = rows_of.expand(number=[3, 1])
     second_try() >> check(frame(), given["records"], given["small"], mapped)
 
