@@ -343,8 +343,8 @@ def _drain(url: str) -> int:
 
 
 def _machine() -> dict[str, Any]:
-    packages = ("apache-airflow", "apache-airflow-providers-google", "apache-airflow-providers-common-io")
-    packages += ("gcsfs", "pandas", "pyarrow", "numpy", "orjson", "ormsgpack", "urllib3", "zstandard")
+    packages = ["apache-airflow", "apache-airflow-providers-google", "apache-airflow-providers-common-io"]
+    packages += ["gcsfs", "pandas", "pyarrow", "numpy", "orjson", "ormsgpack", "urllib3", "zstandard"]
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -19,7 +19,7 @@ __all__ = ["measure"]
 
 
 @dataclass(frozen=True)
-class _Place(demo.Place):  # type: ignore[misc]
+class _Place(demo.Place):
     """The demo, with its payloads in the bucket, and a clock around the backend."""
 
     backend: tuple[tuple[str, str], ...]

@@ -228,7 +228,7 @@ def _ratio(facts: dict[str, Any], one: str, other: str) -> float:
     if one not in facts or other not in facts:
         return float("nan")
     rounds = [facts[name].get("cpu_rounds", [facts[name]["cpu"]]) for name in (one, other)]
-    return statistics.median(first / second for first, second in zip(*rounds, strict=True))
+    return float(statistics.median(first / second for first, second in zip(*rounds, strict=True)))
 
 
 def _is_ours(name: str) -> bool:
@@ -505,14 +505,14 @@ def _plot_ratios(measures: dict[str, Any], path: Path) -> None:
         )
     figure, axes = _canvas(7.2, 3.4)
     names = ["ours", "arrow", "object-storage", "blog-post"]
-    width, shown = 0.2, set()
+    width, shown = 0.2, set[str]()
     for place, (_, ratios) in enumerate(groups):
         present = [name for name in names if name in ratios]
         for position, name in enumerate(present):
             x = place + (position - (len(present) - 1) / 2) * width
-            label = None if name in shown else _label(name)
+            legend = None if name in shown else _label(name)
             shown.add(name)
-            axes.bar(x, ratios[name], width * 0.92, color=_COLOURS[name], label=label)
+            axes.bar(x, ratios[name], width * 0.92, color=_COLOURS[name], label=legend)
             axes.text(x, ratios[name] * 1.08, f"{ratios[name]:.2g}", ha="center", fontsize=8)
     axes.axhline(1, color=_COLOURS["floor"], linewidth=1)
     axes.text(len(groups) - 0.45, 1.06, "floor", ha="right", fontsize=8, color=_COLOURS["floor"])

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -160,18 +160,18 @@ class Worker:
         return done
 
 
-def fan_in_of(backend: str, rows: list[Any], how: str) -> Callable[[], Iterator[Any]]:
+def fan_in_of(backend: str, rows: list[Any], how: str) -> Callable[[], Iterable[Any]]:
     """Return what reads the rows: ``XCom.get_all``, or what a task does with a lazy sequence."""
     if not backend:
         import floor
 
-        return lambda: iter(floor.load_many(rows))
+        return lambda: floor.load_many(rows)
     from types import SimpleNamespace
 
     from airflow.sdk.execution_time import comms, task_runner, xcom
     from airflow.sdk.execution_time.lazy_sequence import LazyXComSequence
 
-    xcom.XCom = xcom.resolve_xcom_backend()
+    xcom.XCom = xcom.resolve_xcom_backend()  # type: ignore[no-untyped-call]
 
     class Supervisor:
         """Answers as the API server does, and at once."""
@@ -186,19 +186,19 @@ def fan_in_of(backend: str, rows: list[Any], how: str) -> Callable[[], Iterator[
                 return comms.ErrorResponse()
             return comms.XComSequenceIndexResult(root=rows[msg.offset])
 
-    task_runner.SUPERVISOR_COMMS = Supervisor()
+    task_runner.SUPERVISOR_COMMS = Supervisor()  # type: ignore[assignment]
     ids = {"dag_id": "sales", "task_id": "extract", "run_id": "manual"}
     if how == "get_all":
         return lambda: xcom.XCom.get_all(key="return_value", **ids)
     operator = SimpleNamespace(dag_id="sales", task_id="extract")
-    values: Any = LazyXComSequence(
-        xcom_arg=SimpleNamespace(key="return_value", operator=operator), ti=SimpleNamespace(run_id="manual")
-    )
+    source: Any = SimpleNamespace(key="return_value", operator=operator)
+    instance: Any = SimpleNamespace(run_id="manual")
+    values: LazyXComSequence[Any] = LazyXComSequence(xcom_arg=source, ti=instance)
     if backend.startswith("include."):
         from include.xcom import load_all
 
         return lambda: load_all(values)
-    return lambda: iter(values)
+    return lambda: values
 
 
 def timed(work: Callable[[], Any]) -> dict[str, Any]:
