@@ -4,6 +4,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 LOCK := requirements/dev.txt
+# Programs in Python, whose names do not say so.
+SCRIPTS := $(addprefix scripts/,check-bakes check-links make-reference make-screenshots outdated release-check)
 # Of the Python that makes .venv; the first that fits is taken.
 export PYTHON
 
@@ -33,13 +35,16 @@ coverage: $(READY)  ## Show which lines of the library no test without container
 bench: $(READY)  ## Measure the backend beside others, write docs/performance.md (ARGS=--quick: only print)
 	$(PY) benchmarks/bench.py $(ARGS)
 
+# mypy takes one conftest at a time: each folder in its mypy_path that has one is checked alone.
 lint: $(READY)  ## Check style, types and spelling
 	$(PY) -m ruff check --config pyproject.toml --extend-ignore I001 .
 	$(PY) -m ruff check --select I .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy '{{cookiecutter.project_slug}}/include'
+	$(PY) -m mypy '{{cookiecutter.project_slug}}/include' hooks demo benchmarks scripts/*.py $(SCRIPTS) \
+		tests/*.py tests/demo tests/docker tests/versions
 	$(PY) -m mypy tests/core
-	$(PY) -m mypy tests/*.py tests/demo hooks demo
+	$(PY) -m mypy tests/payload
+	$(PY) -m mypy tests/browser
 	$(VENV)/bin/codespell
 	$(PY) -m yamllint --strict .github .yamllint.yaml mkdocs.yml
 	$(VENV)/bin/shellcheck .ci/run scripts/make-environment
