@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -221,6 +222,7 @@ def test_item_that_cannot_be_stored_is_named(make: Any, payload_folder: Path) ->
         push(Items(make(values)))
 
     assert "[100]['x']" in caught.value.path
+    assert re.search(r"Cannot store object at \w+(\[0\])?\[100\]\['x'\]: ", str(caught.value))
     assert [path for path in payload_folder.rglob("*") if path.is_file()] == []
 
 

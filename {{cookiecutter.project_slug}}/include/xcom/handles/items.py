@@ -21,7 +21,7 @@ from .. import codecs
 from ..codecs.base import Change
 from ..codecs.compression import compress, decompress
 from ..codecs.inline import Inline
-from ..errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError
+from ..errors import PayloadCorruptError, PayloadTooLargeError, UnsupportedTypeError, shortened
 from ..settings import SECTION, Settings, load_settings
 from ..stores import checksum, store_of
 from ..units import format_size
@@ -188,10 +188,16 @@ class _Spool(Sequence[Any]):
     def __init__(self, iterable: Iterable[Any]) -> None:
         self._file = open_spool()
         self._pieces: list[tuple[int, _Piece]] = []
-        for piece in _encoded(iterable, load_settings()):
-            self._pieces.append((self._file.tell(), piece._replace(payload=b"")))
-            with spooling():
-                self._file.write(piece.payload)
+        try:
+            for piece in _encoded(iterable, load_settings()):
+                self._pieces.append((self._file.tell(), piece._replace(payload=b"")))
+                with spooling():
+                    self._file.write(piece.payload)
+        except UnsupportedTypeError as error:
+            # The task is still running, so nobody adds what was refused and where.
+            kind = shortened((error.type or "a value").removeprefix("builtins."))
+            place = shortened(f"items{error.path}")
+            raise error.reworded(f"Cannot store {kind} at {place}: {error}. Nothing was stored.") from error
         with spooling():
             self._file.flush()
         self._size = self._file.tell()
