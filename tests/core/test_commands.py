@@ -636,7 +636,9 @@ class TestListing:
     def test_show_uri_outside_of_the_deployment_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
         """The same places as a task may read, and no others."""
         assert main(["show", "file:///etc/hostname"]) == 1
-        assert "outside of what this deployment may read" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "file:///etc/hostname is outside of what this deployment may read" in said
+        assert "row" not in said  # No task wrote this URI.
 
     def test_fetch_writes_the_object_and_does_not_overwrite(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -650,6 +652,8 @@ class TestListing:
         assert main(["fetch", uri, str(target)]) == 1
         assert target.read_bytes() == b"old"
         assert "--force" in capsys.readouterr().err
+        assert main(["fetch", uri, str(tmp_path)]) == 1
+        assert "is a directory" in capsys.readouterr().err
         assert main(["fetch", uri, str(target), "--force"]) == 0
         assert target.read_bytes() == b"new" * 1000
         assert list(target.parent.glob(".*.part")) == []
@@ -840,7 +844,8 @@ class TestSweep:
         with pytest.raises(SystemExit, match="2"):
             main(["sweep", *options])
 
-        assert "error:" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert re.search(r"^usage: python -m \S+ sweep .*error:", said, re.S)
 
     @pytest.mark.parametrize(
         ("timeout_seconds", "days", "least"),
@@ -1189,6 +1194,8 @@ class TestDoctor:
 
         code = main(["doctor", "--project", str(PROJECT)])
 
+        with pytest.raises(SystemExit, match="2"):
+            main(["doctor", "--project", str(payload_folder / "no such folder")])
         out = capsys.readouterr().out
         levels = {line.split()[0] for line in out.splitlines()[:-1]}
         assert (code, levels) == (0, {"ok"}), out

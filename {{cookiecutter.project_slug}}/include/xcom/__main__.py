@@ -32,14 +32,13 @@ Neither is needed where everybody is an admin (a development setup)."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     prepare_streams()
-    top = parser()
-    given = top.parse_args(argv)
+    given = parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = given.run
     try:
         code = run(given)
         sys.stdout.flush()
     except UsageError as error:
-        top.error(str(error))
+        given.parser.error(str(error))
     except CommandError as error:
         warn(str(error))
     except PayloadError as error:
@@ -74,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
             description=f"{help}\n\n{description}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, parser=command)
         return command
 
     _add_doctor(
@@ -159,6 +158,8 @@ def _doctor(given: argparse.Namespace) -> int:
     from .commands.doctor import print_fixes, run_doctor
 
     project = given.project or Path.cwd()
+    if not project.is_dir():
+        raise UsageError(f"--project {project} is not a folder")
     if given.fixes:
         return print_fixes(project)
     _load_airflow()

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..reference import Coordinates, PayloadReference
+from ..settings import SECTION, load_settings
 from ..stores import Stored, store_of
 from ..units import format_size
 from .api import MISSING, AirflowAPI
@@ -27,10 +28,10 @@ def run_fetch(
     is_json: bool = False,
 ) -> int:
     """Write a payload to a file, print what was written, and return the exit code."""
-    if file.exists() and not is_replacing:
-        raise CommandError(f"{file} exists; replace it with --force")
     if file.is_dir():
         raise CommandError(f"{file} is a directory; name a file in it")
+    if file.exists() and not is_replacing:
+        raise CommandError(f"{file} exists; replace it with --force")
     _, reference = find_payload(target, connect)
     if reference is None:
         raise CommandError(
@@ -60,6 +61,13 @@ def find_payload(
         if row is MISSING:
             raise CommandError(f"Airflow has no {target}")
         return row, PayloadReference.from_row(row)
+    settings = load_settings()
+    if not settings.allows(target):
+        allowed = ", ".join((settings.root, *settings.read_uris))
+        raise CommandError(
+            f"{target} is outside of what this deployment may read ({allowed}). Check the URI, or add its place to "
+            f"[{SECTION}] read_uris"
+        )
     stored = store_of(target).describe(target)
     extension = target.rpartition("/")[2].partition(".")[2]
     return MISSING, PayloadReference(
