@@ -876,6 +876,8 @@ def test_doctor_without_credentials(
     found = examined(capsys)
 
     assert "/nowhere/key.json" in found["credentials: problem"]["message"]
+    assert found["credentials: problem"]["message"].endswith("Nothing was stored or read.")
+    assert "bucket: skipped" in found
     assert "access: problem" in found
 
 

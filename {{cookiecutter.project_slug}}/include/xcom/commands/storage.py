@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from airflow.configuration import conf
 
-from ..errors import PayloadError, ReferenceNotAllowedError, StoreUnavailableError
+from ..errors import PayloadError, ReferenceNotAllowedError, StoreUnavailableError, shortened
 from ..reference import PayloadReference, coordinates_of
 from ..settings import Settings, platform_variables
 from ..stores import Store, own_store
@@ -113,8 +113,11 @@ def examine_credentials(settings: Settings) -> Iterator[Finding]:
         tokens = credentials.Tokens(transport.open_pool(bucket_store.ENDPOINT, 1), settings.conn_id)
         with transport.time_limit(30):
             token = tokens.authorize("GET", bucket_store.ENDPOINT, {})
+    except PayloadError as error:
+        yield Finding("problem", "credentials", str(error), fix)
+        return
     except Exception as error:  # noqa: BLE001 - Of google-auth, of the provider, and of what they call.
-        yield Finding("problem", "credentials", f"{type(error).__name__}: {error}"[:500], fix)
+        yield Finding("problem", "credentials", shortened(f"{type(error).__name__}: {error}", 500), fix)
         return
     connection = f"connection {settings.conn_id}" if fields else f"no key in connection {settings.conn_id}"
     if token:
@@ -151,6 +154,8 @@ def examine_bucket(settings: Settings, store: Any) -> Iterator[Finding]:
         if error.status == 403:
             message = f"{name}: these credentials may not read the bucket's settings"
             yield Finding("skipped", "bucket", message)
+        elif error.conn_id:
+            yield Finding("skipped", "bucket", f"{name}: cannot be read without credentials")
         else:
             yield Finding("problem", "bucket", str(error), _reach(settings, error, store))
         return
