@@ -172,6 +172,14 @@ def test_plain_airflow_project_gets_a_healthy_doctor(run: Callable[..., str], tm
 
     assert re.search(r"^0 problems, 0 warnings$", said, re.M), said
     assert not (tmp_path / "work/my-airflow/Dockerfile").exists()
+    assert (tmp_path / "work/my-airflow/plugins/payload_viewer.py").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_airflow_without_an_image_is_shown_the_plugins(page: Path) -> None:
+    """A home elsewhere has plugins of its own, so the Payloads pages would not appear."""
+    for block in re.findall(r"^```(?:ba)?sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        assert ("__DAGS_FOLDER=" in block) == ("__PLUGINS_FOLDER=" in block), block
 
 
 def test_adopted_project_is_linked_to_later_versions(
