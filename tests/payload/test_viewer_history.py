@@ -6,14 +6,15 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID, uuid4
 
 import pytest
-from include.xcom.reference import PayloadReference
+from include.xcom import payloads
+from include.xcom.reference import Coordinates, PayloadReference
 from include.xcom.viewer import history, limits, pages, rows
 from include.xcom.viewer.ids import Ids
 from markupsafe import escape
@@ -186,6 +187,30 @@ def test_history_says_what_changed(database: Database) -> None:
         "d": [],
         "e": ["type pandas.DataFrame → dict", "codec pandas-frame → json"],
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "items"),
+    [
+        pytest.param({"a": 1, "b": (2, 3)}, 2, id="dict"),
+        pytest.param({1: 2}, 1, id="dict-of-numbers"),
+        pytest.param([(1, 2), date(2026, 1, 1)], 2, id="list"),
+        pytest.param({1, 2, 3, 4}, 4, id="set"),
+        pytest.param(date(2026, 1, 1), None, id="date"),
+    ],
+)
+def test_history_counts_the_items_of_a_small_value(
+    database: Database, value: Any, items: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the value, not of the form that it has in the row."""
+    monkeypatch.setenv("AIRFLOW__GCS_XCOM__BUCKET", tmp_path.as_uri())
+    row = payloads.store(value, Coordinates("sales", "a", "load", -1, "return_value"))
+    database.add({"a": row})
+
+    (point,) = history.read_history(LOAD, "return_value", runs=1).points
+
+    assert row["__classname__"] == "gcs_xcom.Value"
+    assert point.measures.get("items") == items
 
 
 def test_history_marks_runs_that_failed_or_have_none(database: Database) -> None:

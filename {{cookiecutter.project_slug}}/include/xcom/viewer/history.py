@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ..codecs.inline import CLASSNAME
 from . import limits, rows
 from .ids import Ids
 from .rows import Row
@@ -26,6 +27,9 @@ MEASURES = {
 
 # The state of a mapped task is the first of these that one of its instances has.
 _STATES = ("failed", "upstream_failed", "up_for_retry", "running", "deferred", "queued", "scheduled")
+
+# Of the small values that JSON lacks, those whose node in the row is the list of their items.
+_COUNTED = frozenset({"$dict", "$frozenset", "$list", "$set", "$tuple"})
 
 
 @dataclass(frozen=True)
@@ -174,9 +178,10 @@ def _measures(row: Row) -> dict[str, float]:
         "seconds": summary.get("seconds"),
     }
     if row.reference is None:
-        found["value" if isinstance(row.value, (int, float)) else "items"] = (
-            len(row.value) if isinstance(row.value, (list, dict, str)) else row.value
-        )
+        if isinstance(row.value, (int, float)):
+            found["value"] = row.value
+        else:
+            found["items"] = _count_items(row.value)
     # A row may hold any JSON, and NaN and numbers beyond a float cannot be drawn.
     numbers = {name: value for name, value in found.items() if isinstance(value, (int, float))}
     return {
@@ -184,6 +189,18 @@ def _measures(row: Row) -> dict[str, float]:
         for name, value in numbers.items()
         if not isinstance(value, bool) and abs(value) < 1e300
     }
+
+
+def _count_items(value: object) -> int | None:
+    """Count the items of a value in the database; None for one that has none, such as a date."""
+    if isinstance(value, dict) and isinstance(value.get("__classname__"), str):
+        # Of the form that the value has in the row, not of the value.
+        value = value.get("__data__") if value["__classname__"] == CLASSNAME else None
+        if isinstance(value, dict) and len(value) == 1:
+            tag, node = next(iter(value.items()))
+            if tag.startswith("$"):
+                value = node if tag in _COUNTED and isinstance(node, list) else None
+    return len(value) if isinstance(value, (list, dict, str)) else None
 
 
 def _common(texts: list[str]) -> str:
