@@ -322,6 +322,14 @@ REFUSED = {
         "Parquet cannot hold a column",
     ),
     "two-of-a-name": (lambda folder: pa.table([[1], [2]], names=["a", "a"]), "two columns .* one name"),
+    "two-of-a-name-in-pandas": (
+        lambda folder: pd.DataFrame([[1, 2]], columns=["a", "a"]),
+        "Table: two columns .* one name",
+    ),
+    "mixed-column": (
+        lambda folder: pd.DataFrame({"a": [1, 2], "b": [1, "x"]}),
+        r"column 'b' of the DataFrame has no Arrow type: .*astype",
+    ),
 }
 
 

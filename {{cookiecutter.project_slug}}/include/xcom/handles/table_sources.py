@@ -66,8 +66,7 @@ def open_source(source: Any, schema: pa.Schema | None) -> Batches:
     """
     found = _open(source, schema)
     schema = found.schema if schema is None else schema
-    if len(set(schema.names)) < len(schema.names):
-        raise UnsupportedTypeError(f"two columns of the table have one name: {schema.names}; rename them")
+    _refuse_twins(schema.names)
     return Batches(schema, _conforming(found.parts, schema))
 
 
@@ -124,13 +123,33 @@ def _from_polars(frame: pl.DataFrame) -> Batches:
 def _from_pandas(frame: pd.DataFrame) -> Batches:
     import pyarrow as pa
 
+    _refuse_twins(list(frame.columns))
     try:
         schema = pa.Schema.from_pandas(frame)
     except pa.ArrowException as error:
-        raise UnsupportedTypeError(f"a column of the DataFrame has no Arrow type: {error}") from error
+        raise UnsupportedTypeError(
+            f"column {_column_without_type(frame)!r} of the DataFrame has no Arrow type: {error}. Give all its values "
+            "one type, for example with .astype(str)"
+        ) from error
     starts = range(0, len(frame), _SLICE_ROWS)
     parts = (pa.Table.from_pandas(frame.iloc[start : start + _SLICE_ROWS], schema) for start in starts)
     return Batches(schema, parts)
+
+
+def _column_without_type(frame: pd.DataFrame) -> Any:
+    import pyarrow as pa
+
+    for name in frame.columns:
+        try:
+            pa.Schema.from_pandas(frame[[name]], preserve_index=False)
+        except pa.ArrowException:
+            return name
+    return "index"
+
+
+def _refuse_twins(names: list[Any]) -> None:
+    if len(set(names)) < len(names):
+        raise UnsupportedTypeError(f"two columns of the table have one name: {names}; rename them")
 
 
 def _from_frames(frames: Iterator[Any], schema: pa.Schema | None) -> Batches:
