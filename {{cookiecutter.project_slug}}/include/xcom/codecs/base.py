@@ -16,10 +16,12 @@ To add a codec, write one small class in a module of this package and add one li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 __all__ = [
+    "DAG_FILE",
     "HANDLE_KINDS",
     "Attachments",
     "Buffer",
@@ -30,13 +32,16 @@ __all__ = [
     "type_name",
 ]
 
+# The module of a Dag file is named after a hash of its path: airflow/dag_processing/importers.
+DAG_FILE = re.compile(r"^unusual_prefix_[0-9a-f]+_")
+
 Buffer = bytes | bytearray | memoryview
 """Bytes in memory. A memoryview is C-contiguous with format ``B``."""
 
 
 def type_name(kind: type) -> str:
-    """Return the full name of a class: ``pandas.core.frame.DataFrame``."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    """Return the full name of a class for people: ``pandas.core.frame.DataFrame``, ``my_dag_file.Row``."""
+    return f"{DAG_FILE.sub('', kind.__module__)}.{kind.__qualname__}"
 
 
 class Change(NamedTuple):

@@ -19,14 +19,12 @@ from typing import Any, Union, get_args, get_origin
 from uuid import UUID
 
 from ..errors import PayloadCorruptError, UnsupportedTypeError
-from .base import type_name
+from .base import DAG_FILE, type_name
 
 __all__ = ["allow_lists", "class_name", "class_node", "find_class", "serde"]
 
 # Enumerations of the standard library that HTTP clients return.
 _ALWAYS_PERMITTED = frozenset({"http.HTTPStatus", "http.HTTPMethod"})
-# The module of a Dag file is named after a hash of its path: airflow/dag_processing/importers.
-_DAG_FILE = re.compile(r"unusual_prefix_[0-9a-f]+_")
 
 # Arguments of generic models; their names have no dot, those of other classes do.
 _PLAIN_TYPES: dict[str, Any] = {
@@ -45,20 +43,21 @@ def class_name(kind: type) -> str:
     Raises:
         UnsupportedTypeError: It cannot be imported by that name, or Airflow does not permit it.
     """
-    name = type_name(kind)
+    name = f"{kind.__module__}.{kind.__qualname__}"
     if name in _ALWAYS_PERMITTED or (_is_permitted(name) and _import(name) is kind):
         return name
-    shown = _DAG_FILE.sub("", name)
-    if _DAG_FILE.match(name) or kind.__module__ == "__main__":
+    shown = type_name(kind)
+    if DAG_FILE.match(name) or kind.__module__ == "__main__":
         advice = "its class is in a Dag file, where readers cannot import it; move the class to include/"
     elif "<locals>" in name:
         advice = "its class is made inside a function; define it at the top of a module in include/"
     elif _import(name) is not kind:
         advice = f"its class cannot be imported as {shown}; define it at the top of a module in include/"
     else:
+        permitted = " ".join([*allow_lists()[0], name])
         advice = (
             "its class is not permitted to be read; add it to [core] allowed_deserialization_classes "
-            f"(AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES='airflow.* {name}'), or return a dict"
+            f"(AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES='{permitted}'), or return a dict"
         )
     raise UnsupportedTypeError(advice, type=shown)
 
