@@ -174,6 +174,15 @@ def test_columns_and_filters_are_pushed_down(filters: Any, reads: list[int]) -> 
     assert scanned["delay"].to_list() == expected
 
 
+@pytest.mark.parametrize("filters", ["id > 2", ("id", ">", 2), [("id", "~", 2)]], ids=str)
+def test_filters_of_another_form_are_refused_with_the_form_that_is_allowed(filters: Any) -> None:
+    """What pyarrow says of them is about itself."""
+    table = handed_on(Table(ARROW))
+
+    with pytest.raises(ValueError, match=r'allowed are a list such as \[\("month", "=", 1\)\]'):
+        table.to_arrow(filters=filters)
+
+
 @pytest.mark.usefixtures("small_groups")
 def test_other_libraries_query_it(tmp_path: Path) -> None:
     """As a dataset, into which they push down, and as a stream of Arrow data."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..codecs.frames.formats import hash_schema
-from ..errors import PayloadCorruptError, PayloadError, PayloadTooLargeError
+from ..errors import PayloadCorruptError, PayloadError, PayloadTooLargeError, shortened
 from ..settings import SECTION, load_settings
 from ..stores import store_of
 from ..units import format_size
@@ -317,7 +317,13 @@ def _expression(filters: Filters) -> pc.Expression | None:
 
     if filters is None or isinstance(filters, pc.Expression):
         return filters
-    return pq.filters_to_expression(filters)
+    try:
+        return pq.filters_to_expression(filters)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f'filters is {shortened(repr(filters))}; allowed are a list such as [("month", "=", 1)] and a pyarrow '
+            f"expression ({error})"
+        ) from error
 
 
 def _reader_of(path: Path) -> Callable[[int, int], bytes]:
