@@ -631,7 +631,11 @@ class TestListing:
     ) -> None:
         """It says which XCom Airflow does not have."""
         assert main(["show", "sales", RUN, "load", "--map-index", "3"]) == 1
-        assert "Airflow has no XCom" in capsys.readouterr().err
+        assert capsys.readouterr().err.endswith("map_index 3)\n")
+        assert main(["show", "sales", RUN, "load"]) == 1
+        said = capsys.readouterr().err
+        assert "Airflow has no XCom" in said
+        assert "--map-index N" in said
 
     def test_show_uri_outside_of_the_deployment_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
         """The same places as a task may read, and no others."""

@@ -59,7 +59,8 @@ def find_payload(
     if isinstance(target, Coordinates):
         row = connect().value(target)
         if row is MISSING:
-            raise CommandError(f"Airflow has no {target}")
+            hint = "" if target.map_index >= 0 else "; of a mapped task, name one with --map-index N"
+            raise CommandError(f"Airflow has no {target}{hint}")
         return row, PayloadReference.from_row(row)
     settings = load_settings()
     if not settings.allows(target):
