@@ -415,7 +415,7 @@ def test_maintenance_dag_sweeps_when_a_schedule_asks_for_it(
     assert "no deployment has claimed" in said, said[-3000:]
     assert orphan.exists()
     said = run(*test, json.dumps({"claim": True, "delete": False}), **schedule)
-    assert "1 orphans (1 B); nothing was deleted" in said, said[-3000:]
+    assert "1 orphan (1 B); nothing was deleted" in said, said[-3000:]
     said = run(*test, "{}", **schedule)
     assert "1 of 1 orphans deleted" in said, said[-3000:]
     assert not orphan.exists()
@@ -954,7 +954,7 @@ def test_doctor_exit_code_and_lines(
 
     bucket.plan(answer(403), method="POST", always=True)
     assert command("doctor") == 1
-    assert capsys.readouterr().out.splitlines()[-1].startswith("1 problems, ")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 problem, ")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def check(
             said = run(command, work / "history.log", environment | {"AIRFLOW_API_URL": url}, cwd=project)
             problems += (
                 []
-                if f"\n{run_id} " in said and "1 runs: 0 failed, 0 without" in said
+                if f"\n{run_id} " in said and "1 run: 0 failed, 0 without" in said
                 else [f"history: {said}"]
             )
         problems += _forged_row(client, version, path)

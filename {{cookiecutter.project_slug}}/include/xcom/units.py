@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["format_number", "format_size"]
+__all__ = ["format_count", "format_number", "format_size"]
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> format_count(1, "run"), format_count(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def format_number(number: float) -> str:

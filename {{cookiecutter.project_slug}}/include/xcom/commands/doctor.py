@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import PayloadError
+from ..units import format_count
 from .findings import Finding
 from .project import examine_project
 
@@ -41,7 +42,7 @@ def run_doctor(
     if is_json:
         print(json.dumps({"findings": [asdict(one) for one in findings], "problems": problems}, indent=2))
     else:
-        print(f"{problems} problems, {warnings} warnings")
+        print(f"{format_count(problems, 'problem')}, {format_count(warnings, 'warning')}")
     return 1 if problems else 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..units import format_number, format_size
+from ..units import format_count, format_number, format_size
 from .api import AirflowAPI, AirflowAPIError, Query
 from .output import CommandError, format_table, printable, warn
 
@@ -55,15 +55,22 @@ def print_history(
         print(json.dumps(answer, indent=2))
         return
     if not with_xcom:
-        words = f'None of the last {len(points)} runs of {dag_id} has an XCom "{key}" of {task_id}'
+        count = format_count(len(points), "run")
+        words = (
+            f'No XCom "{key}" of {task_id} in the last {count} of {dag_id}'
+            if points
+            else f"No runs of {dag_id}"
+        )
         print(printable(words))
         return
     if is_cut:
-        warn(f"only the newest {len(points)} runs are shown: reading more rows would take too long")
+        warn(
+            f"shows only the newest {format_count(len(points), 'run')}: reading more rows would take too long"
+        )
     if is_sum:
         warn("the task is mapped: numbers are the sum of all map indexes; --map-index N shows one")
     print(table)
-    print(f"{len(points)} runs: {failed} failed, {len(points) - with_xcom} without this XCom")
+    print(f"{format_count(len(points), 'run')}: {failed} failed, {len(points) - with_xcom} without this XCom")
 
 
 def _ask(api: AirflowAPI, dag_id: str, task_id: str, query: Query) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..errors import ReferenceNotAllowedError
 from ..reference import Coordinates, PayloadReference, coordinates_of, folder_of, is_hashed, segment, stem_of
 from ..settings import load_settings
 from ..stores import Listed, own_store
-from ..units import format_size
+from ..units import format_count, format_size
 from .api import AirflowAPI, AirflowAPIError
 from .output import ROW_WORDS, format_age, format_shape, format_table, warn
 
@@ -113,7 +113,7 @@ def list_payloads(
     ]
     heads = ("TASK", "MAP", "KEY", "TYPE", "SHAPE", "CODEC", "SIZE", "AGE", "ROW")
     yield format_table(heads, cells, right=("MAP", "SIZE", "AGE"), whole=("SHAPE",))
-    yield f"{len(payloads)} payloads, {format_size(total)}"
+    yield f"{format_count(len(payloads), 'payload')}, {format_size(total)}"
     yield from _state_line(dag_id, run_id)
 
 
@@ -123,7 +123,7 @@ def _state_line(dag_id: str, run_id: str) -> Iterator[str]:
     objects = [one for page in own_store().list(folder) for one in page]
     if objects:
         total = format_size(sum(one.size for one in objects))
-        yield f"{len(objects)} objects of task state, {total}; ls --state lists them"
+        yield f"{format_count(len(objects), 'object')} of task state, {total}; ls --state lists them"
 
 
 def _list_runs(dag_id: str, *, is_json: bool) -> Iterator[str]:
@@ -148,7 +148,8 @@ def _list_runs(dag_id: str, *, is_json: bool) -> Iterator[str]:
     cells = [(run.run_id, run.payloads, format_size(run.bytes), format_age(run.age_seconds)) for run in runs]
     heads = ("RUN", "PAYLOADS", "SIZE", "NEWEST")
     yield format_table(heads, cells, right=heads[1:])
-    yield f"{len(runs)} runs, {sum(run.payloads for run in runs)} payloads, {format_size(total)}"
+    payloads = format_count(sum(run.payloads for run in runs), "payload")
+    yield f"{format_count(len(runs), 'run')}, {payloads}, {format_size(total)}"
 
 
 def _objects_of(dag_id: str, run_id: str | None) -> Iterator[Listed]:

@@ -95,7 +95,9 @@ def format_shape(summary: dict[str, int | float | str]) -> str:
     if "shape" in summary:
         words.append(f"{summary['shape']} {summary.get('dtype', '')}".rstrip())
     words += [
-        f"{summary[name]} {name}" for name in ("items", "characters", "parts", "files") if name in summary
+        f"{summary[name]} {name if summary[name] != 1 else name[:-1]}"
+        for name in ("items", "characters", "parts", "files")
+        if name in summary
     ]
     return ", ".join([*words, *(["inexact"] if "inexact" in summary else [])])
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..codecs.base import HANDLE_KINDS
 from ..reference import Coordinates, PayloadReference, coordinates_of
 from ..stores import Stored
-from ..units import format_size
+from ..units import format_count, format_size
 from .api import MISSING, AirflowAPI
 from .fetch import fetch_file, find_payload
 from .output import format_table, printable
@@ -96,7 +96,7 @@ def _handle(handle: Any, lines: int) -> list[str]:
     if handle.is_folder:
         names = handle.files()
         more = [f"  ... {len(names) - lines} more"] if len(names) > lines else []
-        return [f"{len(names)} files", *(f"  {name}" for name in names[:lines]), *more]
+        return [format_count(len(names), "file"), *(f"  {name}" for name in names[:lines]), *more]
     with handle.open() as stream:
         return _head(stream.read(_HEAD_BYTES), lines)
 
@@ -138,7 +138,7 @@ def _frame(path: Path, lines: int) -> list[str]:
 
 
 def _rows(schema: Any, count: int, batch: Any, lines: int) -> list[str]:
-    shown = [f"{count} rows, {len(schema)} columns"]
+    shown = [f"{format_count(count, 'row')}, {format_count(len(schema), 'column')}"]
     shown += [f"  {field.name}: {field.type}" for field in list(schema)[:lines]]
     if len(schema) > lines:
         shown.append(f"  ... {len(schema) - lines} more columns")
@@ -199,7 +199,7 @@ def _json(path: Path, lines: int) -> list[str]:
 def _zip(path: Path, lines: int) -> list[str]:
     with zipfile.ZipFile(path) as file:
         members = file.infolist()
-    shown = [f"{len(members)} members"]
+    shown = [format_count(len(members), "member")]
     shown += [f"  {member.filename}  {format_size(member.file_size)}" for member in members[:lines]]
     return [*shown, *([f"  ... {len(members) - lines} more"] if len(members) > lines else [])]
 

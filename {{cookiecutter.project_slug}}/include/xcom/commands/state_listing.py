@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from ..settings import load_settings
 from ..state import folder_of, key_of_object
 from ..stores import own_store
-from ..units import format_size
+from ..units import format_count, format_size
 from .api import AirflowAPI, AirflowAPIError
 from .output import ROW_WORDS, format_age, format_table, warn
 from .state_rows import StateRows
@@ -80,7 +80,7 @@ def list_state(
         return
     heads = ("STATE OF", "RUN", "MAP", "KEY", "SIZE", "AGE", "ROW")
     yield format_table(heads, [_cells(one) for one in found], right=("MAP", "SIZE", "AGE"))
-    yield f"{len(found)} objects of state, {format_size(total)}"
+    yield f"{format_count(len(found), 'object')} of state, {format_size(total)}"
 
 
 def _cells(one: StateObject) -> tuple[str, ...]:

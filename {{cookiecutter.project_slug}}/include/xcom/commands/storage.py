@@ -30,6 +30,7 @@ from ..reference import PayloadReference, coordinates_of
 from ..settings import Settings, platform_variables
 from ..stores import Store, own_store
 from ..stores import bucket as bucket_store
+from ..units import format_count
 from .api import MISSING, AirflowAPI, AirflowAPIError, Login
 from .claim import ClaimError, Claims
 from .deployment import executor_name, export_of
@@ -327,7 +328,7 @@ def examine_prefix(
         )
         yield Finding("warning", "prefix", message, own_prefix)
     else:
-        message = f"payloads of {len(dags)} Dags, all of them known to this Airflow{more}"
+        message = f"payloads of {format_count(len(dags), 'Dag')}, all known to this Airflow{more}"
         yield Finding("ok", "prefix", message)
     yield from _inexact(api, dags)
 

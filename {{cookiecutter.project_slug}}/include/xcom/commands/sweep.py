@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from ..settings import Settings, load_settings
 from ..stores import Listed, Store, own_store
-from ..units import format_size
+from ..units import format_count, format_size
 from .api import AirflowAPI, AirflowAPIError
 from .claim import ClaimError, Claims
 from .found import Run, StoppedError
@@ -222,7 +222,8 @@ class _Report:
             print(
                 f"{total.deleted} of {total.orphans} orphans deleted ({size})"
                 if self._options.is_deleting
-                else f"{total.orphans} orphans ({size}); nothing was deleted, --delete does it"
+                else f"{format_count(total.orphans, 'orphan')} ({size}); nothing was deleted"
+                + (", --delete does it" if total.orphans else "")
             )
         if stopped:
             self._say(f"Stopped: {stopped}")
