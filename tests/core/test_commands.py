@@ -1361,6 +1361,17 @@ class TestDoctor:
         assert "threshold_bytes is 'many'" in out
         assert "skipped  store:" in out
 
+    def test_doctor_finds_settings_that_nobody_reads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Airflow takes any name, so a typo is noticed nowhere else."""
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__INEXCAT", "refuse")
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__SWEEP_SCHEDULE", "@weekly")
+        monkeypatch.setenv("AIRFLOW__GCS_XCOM__PREFIX", "xcom")
+
+        found = [one for one in deployment.examine_settings() if one.level != "ok"]
+
+        assert [(one.level, one.fix) for one in found] == [("warning", "unset AIRFLOW__GCS_XCOM__INEXCAT")]
+        assert found[0].message.startswith("AIRFLOW__GCS_XCOM__INEXCAT is set")
+
     def test_doctor_knows_the_requirements_of_this_project(self) -> None:
         """The bounds in the code are those of requirements.txt."""
         lines = (PROJECT / "requirements.txt").read_text().splitlines()

@@ -164,7 +164,19 @@ def examine_settings() -> Iterator[Finding]:
         return
     message = f"payloads are below {settings.root}, for values over {settings.threshold_bytes} bytes"
     yield Finding("ok", "settings", message)
+    yield from _unknown_settings()
     yield from _legacy(settings)
+
+
+def _unknown_settings() -> Iterator[Finding]:
+    """Tell which variables of the section nobody reads: Airflow takes any name, so a typo passes unnoticed."""
+    known = {field.name for field in fields(Settings)} | {"sweep_schedule"}
+    known |= {f"{name}_{source}" for name in known for source in ("cmd", "secret")}
+    prefix = f"AIRFLOW__{SECTION.upper()}__"
+    for variable in sorted(os.environ):
+        if variable.startswith(prefix) and variable.removeprefix(prefix).lower() not in known:
+            message = f"{variable} is set, and no setting of [{SECTION}] has that name"
+            yield Finding("warning", "settings", message, f"unset {variable}")
 
 
 def _legacy(settings: Settings) -> Iterator[Finding]:
