@@ -124,7 +124,7 @@ def _store_value(value: Any, uploads: Uploads) -> Inline | PayloadReference:
     if largest > settings.max_payload_bytes:
         raise PayloadTooLargeError(
             f"{largest} bytes are more than [{SECTION}] max_payload_bytes, {settings.max_payload_bytes}: "
-            "return it as a Table, File, or Items (docs/large-values.md), split the task with .expand(), or "
+            "return it as a Table, File, or Items of include.xcom, split the task with .expand(), or "
             f"raise the setting. Nothing was uploaded. {coordinates}, {encoded.raw_bytes} bytes, "
             f"{encoded.size} encoded ({encoded.codec}).",
             size=largest,
