@@ -262,6 +262,21 @@ def point(run_id: str, **facts: Any) -> dict[str, Any]:
 NOTHING = {"xcoms": 0, "type": "", "codec": "", "schema": "", "measures": {}}
 
 
+@pytest.mark.parametrize("command", ["", "doctor", "ls", "history", "show", "fetch", "sweep", "lifecycle"])
+def test_help_fits_the_terminal(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Paragraph by paragraph."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    with pytest.raises(SystemExit, match="0"):
+        main([*filter(None, [command]), "--help"])
+
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert said.count("\n\n") >= 3
+
+
 class TestHistory:
     """``history``."""
 

@@ -29,6 +29,15 @@ _API = """Airflow's API is asked with AIRFLOW_API_TOKEN, or with AIRFLOW_API_USE
 Neither is needed where everybody is an admin (a development setup)."""
 
 
+class _Paragraphs(argparse.HelpFormatter):
+    """Fit each paragraph of a description to the terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            super(_Paragraphs, self)._fill_text(part, width, indent) for part in text.split("\n\n")
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     prepare_streams()
@@ -59,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog=f"python -m {__package__}",
         description=(__doc__ or "").replace("``", "`"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Paragraphs,
     )
     top.add_argument("--version", action="version", version=f"cookiecutter-astro-gcs-xcom {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -71,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=help,
             description=f"{help}\n\n{description}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Paragraphs,
         )
         command.set_defaults(run=run, parser=command)
         return command
