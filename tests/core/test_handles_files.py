@@ -77,7 +77,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     ranges: list[tuple[int, int]] = []
     read = DirectoryStore.read
 
-    def counting(self: DirectoryStore, stored: Stored, start: int, stop: int, **options: Any) -> bytes:
+    def counting(self: DirectoryStore, stored: Stored, start: int, stop: int, **options: Any) -> memoryview:
         ranges.append((start, stop))
         return read(self, stored, start, stop, **options)
 

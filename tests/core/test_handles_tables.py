@@ -58,7 +58,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lengths: list[int] = []
     read = DirectoryStore.read
 
-    def counting(self: DirectoryStore, stored: Stored, start: int, stop: int, **options: Any) -> bytes:
+    def counting(self: DirectoryStore, stored: Stored, start: int, stop: int, **options: Any) -> memoryview:
         lengths.append(stop - start)
         return read(self, stored, start, stop, **options)
 
