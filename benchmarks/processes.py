@@ -199,8 +199,9 @@ def serving(binary: Path, place: Place, *, is_in_memory: bool = True) -> Iterato
     command = [str(binary), *(f"-{name}={value}" for name, value in options.items())]
     with ExitStack() as stack:
         log = stack.enter_context(place.log.open("ab"))
-        # It composes in memory, and what it has let go must not be kept beside a copy of 4 GiB.
-        environment = {**os.environ, "GOGC": "20"}
+        # It composes in memory. On the disk, for the largest objects, it must let go of earlier copies soon,
+        # at the cost of time.
+        environment = os.environ if is_in_memory else {**os.environ, "GOGC": "20"}
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         stack.callback(server.wait, 20)
         stack.callback(server.terminate)

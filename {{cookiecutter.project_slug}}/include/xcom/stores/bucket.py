@@ -31,7 +31,7 @@ _LEAST_BYTES_IN_RANGES = 16 * _MIB
 _STREAM_PART_BYTES = 8 * _MIB
 _MOST_PART_BYTES = 64 * _MIB
 _DOWNLOAD_RANGE_BYTES = 32 * _MIB
-_LEAST_BYTES_MAPPED = _MIB
+_LEAST_BYTES_MAPPED = 8 * _MIB
 
 
 class GCSStore(Bucket):
@@ -81,8 +81,8 @@ class GCSStore(Bucket):
     def get(self, reference: PayloadReference | Stored) -> memoryview:
         """Read one object in a single request; a large one in ranges, several at once."""
         stored = Stored.of(reference)
-        memory, fill = _memory(0, stored.size)
-        self._receive(stored, fill, max(_LEAST_BYTES_IN_RANGES // 2, _share(stored.size)))
+        memory = memoryview(bytearray(stored.size))
+        self._receive(stored, _filling(memory, 0), max(_LEAST_BYTES_IN_RANGES // 2, _share(stored.size)))
         return memory
 
     def download(self, stored: Stored, path: Path, *, progress: Progress | None = None) -> None:
@@ -101,8 +101,12 @@ class GCSStore(Bucket):
         stop = min(stop, stored.size)
         if start >= stop:
             return memoryview(b"")
-        memory, fill = _memory(start, stop)
-        self.receive(stored, start, stop, fill, seconds=seconds)
+        # A mapping goes back to the system once nobody uses it. What malloc gets back stays with the thread
+        # that asked for it: 60 MB and more after a table was streamed.
+        is_mapped = stop - start >= _LEAST_BYTES_MAPPED
+        flags = MAP_PRIVATE | MAP_ANONYMOUS
+        memory = memoryview(mmap(-1, stop - start, flags) if is_mapped else bytearray(stop - start))
+        self.receive(stored, start, stop, _filling(memory, start), seconds=seconds)
         return memory
 
     def list(self, prefix: str, start: str = "") -> Iterator[Page]:
@@ -150,18 +154,13 @@ def _share(size: int) -> int:
     return -(-size // AT_ONCE)
 
 
-def _memory(start: int, stop: int) -> tuple[memoryview, Sink]:
-    """Return memory for a range of an object, and what fills it."""
-    size = stop - start
-    # A mapping goes back to the system once nobody uses it. What malloc gets back stays with the thread that
-    # asked for it: 60 MB after a table was streamed.
-    is_mapped = size >= _LEAST_BYTES_MAPPED
-    memory = memoryview(mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS) if is_mapped else bytearray(size))
+def _filling(memory: memoryview, start: int) -> Sink:
+    """Return what puts the bytes of an object, from offset ``start`` on, into memory."""
 
     def fill(offset: int, data: bytes) -> None:
         memory[offset - start : offset - start + len(data)] = data
 
-    return memory, fill
+    return fill
 
 
 def _seconds(text: str) -> float:
