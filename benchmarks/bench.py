@@ -204,7 +204,7 @@ class Bench:
         results: dict[str, list[Any]] = {}
         with serving(self.binary, self.place) as url, Proxy(url, self.place) as proxy:
             for name, candidate in CANDIDATES.items():
-                for kind, size in (("records", 0.2), ("records", 8), ("frame", 0.2)):
+                for kind, size in (("records", 0.2), ("records", 8), ("frame", 0.1)):
                     if kind not in candidate.kinds:
                         continue
                     self.say(f"requests of {candidate.label} for {kind} of size {size:g}")

@@ -167,7 +167,9 @@ def _goals(measures: dict[str, Any]) -> Iterable[_Goal]:
         )
     if "requests" in measures:
         most = max(max(facts.values()) for name, facts in measures["requests"].items() if _is_ours(name))
-        yield _Goal("One request for a stored value, one for a read one", f"{most:.0f}", most == 1)
+        yield _Goal(
+            "One request for a stored value, one for a read one, below 16 MiB", f"{most:.0f}", most == 1
+        )
     yield from _large_goals(measures.get("large", {}))
 
 
@@ -393,7 +395,7 @@ def _requests(facts: dict[str, Any]) -> str:
 _KINDS = {
     "records 0.2": "200 kB of records",
     "records 8": "8 MB of records",
-    "frame 0.2": "frame of 200,000 rows",
+    "frame 0.1": "frame of 100,000 rows",
 }
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH_BYTES", "FOOTER_BYTES", "ParquetWriter", "RangedFile", "open_dataset", "open_parquet"]
 
-# In memory, before it is encoded. A million rows of 19 columns make five groups, so that two of the
-# columns are six requests. Writing a table takes about three times as much (measured).
-_GROUP_BYTES = 32 * 1024**2
+# In memory, before it is encoded. A million rows of 19 columns make four groups, so that two of
+# the columns are at most nine requests. Writing a table takes about three times as much (measured).
+_GROUP_BYTES = 37 * 1024**2
 # By default each column collects up to 1 MiB of distinct values before it gives its dictionary up, all
 # columns at once: 60 MB and twice the time for 19 columns of random numbers.
 _DICTIONARY_BYTES = 256 * 1024
@@ -84,8 +84,6 @@ class ParquetWriter:
 
 def _groups(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Join and split parts into row groups."""
-    import pyarrow as pa
-
     pending: list[pa.Table] = []
     size = 0.0
     for part in parts:
@@ -96,11 +94,19 @@ def _groups(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
             size += pending[-1].num_rows * row_bytes
             part = part.slice(rows)
             if size + row_bytes > _GROUP_BYTES:
-                group = pa.concat_tables(pending).unify_dictionaries()
-                pending, size = [], 0.0
-                yield group
+                yield _joined(pending)
+                size = 0.0
     if pending:
-        yield pa.concat_tables(pending).unify_dictionaries()
+        yield _joined(pending)
+
+
+def _joined(parts: list[pa.Table]) -> pa.Table:
+    """Join parts, and let them go: their memory is needed for the encoded group."""
+    import pyarrow as pa
+
+    whole = pa.concat_tables(parts).unify_dictionaries()
+    parts.clear()
+    return whole
 
 
 class RangedFile(io.RawIOBase):
