@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["BATCH_BYTES", "FOOTER_BYTES", "ParquetWriter", "RangedFile", "open_dataset", "open_parquet"]
 
 # In memory, before it is encoded. A million rows of 19 columns make four groups, so that two of
-# the columns are at most nine requests. Writing a table takes about three times as much (measured).
+# the columns are at most nine requests. Writing a table takes about four times as much (measured).
 _GROUP_BYTES = 37 * 1024**2
 # By default each column collects up to 1 MiB of distinct values before it gives its dictionary up, all
 # columns at once: 60 MB and twice the time for 19 columns of random numbers.
