@@ -256,25 +256,27 @@ class _Download(StreamingResponse):
     def __init__(self, source: Source, view: View, headers: dict[str, str]) -> None:
         super().__init__(source.pieces(), media_type="application/octet-stream", headers=headers)
         self._view = view
+        self._size = source.size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or as much as the client takes."""
-        is_whole = False
+        sent = 0
 
-        async def watched(message: Message) -> None:
-            nonlocal is_whole
+        async def counting(message: Message) -> None:
+            nonlocal sent
             await send(message)
-            is_whole = message["type"] == "http.response.body" and not message.get("more_body")
+            sent += len(message.get("body", b""))
 
         try:
-            await super().__call__(scope, receive, watched)
+            await super().__call__(scope, receive, counting)
         except PayloadError as error:
             # The head is sent: all that is left is to stop before the length that it states.
             self._view.fail(error)
             raise
         finally:
             DOWNLOADS.release()
-            if not is_whole and self._view.outcome == "sent":
+            # By bytes: a client that has them all may be gone before the message that ends the answer.
+            if sent < self._size and self._view.outcome == "sent":
                 self._view.outcome = "broken off"
             self._view.write()
 
