@@ -173,6 +173,9 @@ def test_value_in_the_row_is_one_without_a_payload(airflow: Airflow) -> None:
         small.table()
     with pytest.raises(TypeError, match=r"has no payload: use load\(\)"):
         small.file()
+    for use in (missing.table, missing.file):
+        with pytest.raises(TypeError, match=r'There is no XCom "return_value", or it is None: see'):
+            use()
 
 
 def test_handles_of_mapped_tasks_are_a_list(airflow: Airflow, requests: list[str]) -> None:

@@ -128,7 +128,7 @@ class XComHandle:
         reference = self._reference
         is_frame = self.type.endswith(("DataFrame", "Table", "RecordBatch"))
         if reference is None or not is_frame or reference.codec not in {*_FRAME_CODECS, "table"}:
-            raise TypeError(f'XCom "{self._key}" is a {self.type}, not a table: use load()')
+            raise TypeError(self._none or f'XCom "{self._key}" is a {self.type}, not a table: use load()')
         content = self._content(reference)
         if reference.codec == "table":
             return Table.of(content)
@@ -144,13 +144,20 @@ class XComHandle:
         """
         reference = self._reference
         if reference is None:
-            raise TypeError(f'XCom "{self._key}" is in the database and has no payload: use load()')
+            why = f'XCom "{self._key}" is in the database and has no payload: use load()'
+            raise TypeError(self._none or why)
         content = self._content(reference)
         if reference.codec == "file":
             return File.of(content)
         extension = reference.uri.rpartition("/")[2].partition(".")[2]
         name = f"{segment(self._key)}.{extension}"
         return File.of(Content(content.stored, {"name": name, "media_type": media_type_of(name)}))
+
+    @property
+    def _none(self) -> str:
+        """What is said of a missing XCom; one of None looks the same."""
+        missing = f'There is no XCom "{self._key}", or it is None: see the arguments of pull()'
+        return missing if self._row is None else ""
 
     def __repr__(self) -> str:
         facts = "".join(f", {name}={value!r}" for name, value in self.summary.items())
