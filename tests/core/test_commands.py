@@ -951,6 +951,7 @@ class TestSweep:
 
         assert payloads_of(payload_folder) == hidden
 
+    @pytest.mark.once
     def test_sweep_on_a_terminal_redraws_one_line(self, airflow: FakeAirflow) -> None:
         """Count, rate, orphans, and Dag, within 80 columns; nothing of it is left at the end."""
         for number in range(60):
@@ -1443,6 +1444,7 @@ def test_table_shows_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> N
     assert (output.format_age(90), output.format_age(3 * 86_400)) == ("2 min", "3 d")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("words", [["ls", "sales", RUN], ["sweep"], ["doctor"]], ids=lambda words: words[0])
 def test_output_survives_a_pipe_that_is_closed(words: list[str], airflow: FakeAirflow) -> None:
     """As by ``| head -1``: no traceback, and nothing of Python's own complaint at the end."""
@@ -1465,6 +1467,7 @@ def test_output_survives_a_pipe_that_is_closed(words: list[str], airflow: FakeAi
     assert "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.once
 def test_output_survives_a_terminal_of_ascii(airflow: FakeAirflow) -> None:
     """Ids in any script come out as escapes, and the table is as readable as it can be."""
     store(b"x" * 2000, "загрузка", dag="sales")
@@ -1540,6 +1543,7 @@ def test_store_logs_one_line_without_the_value(caplog: pytest.LogCaptureFixture)
     assert "secret" not in line
 
 
+@pytest.mark.once
 def test_importing_the_backend_imports_no_command() -> None:
     """Every task pays for what the backend imports."""
     code = "import include.xcom_backend, sys; print([n for n in sys.modules if n.startswith('include.xcom.commands')])"

@@ -654,6 +654,7 @@ def test_full_disk_is_foreseen(csv: Path, scratch: Path, monkeypatch: pytest.Mon
     assert [path for path in scratch.rglob("*") if path.name == "flights.csv"] == []
 
 
+@pytest.mark.once
 def test_disk_that_fills_during_a_download_leaves_no_half_file(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk; a new process, since it cannot be taken back."""
     path = tmp_path / "x.bin"
@@ -772,6 +773,7 @@ def handle(csv: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.once
 def test_downloads_are_removed_when_the_task_ends(handle: Path, scratch: Path) -> None:
     """Nothing is left in the temporary directory, not even a lock."""
     task = in_task("assert Path(file).exists(); print(file.path)", handle, scratch)
@@ -782,6 +784,7 @@ def test_downloads_are_removed_when_the_task_ends(handle: Path, scratch: Path) -
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.once
 def test_downloads_of_a_killed_task_are_removed_by_the_next(handle: Path, scratch: Path) -> None:
     """A living task keeps its own; the doctor can name the dead ones."""
     killed = in_task("file.path; os.kill(os.getpid(), 9)", handle, scratch)
@@ -805,6 +808,7 @@ def test_downloads_of_a_killed_task_are_removed_by_the_next(handle: Path, scratc
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.once
 def test_two_tasks_open_one_handle(handle: Path, scratch: Path) -> None:
     """Each has a copy of its own, and removes that alone."""
     first = in_task(

@@ -281,6 +281,7 @@ def test_list_whose_object_was_purged_says_so() -> None:
         next(iter(items))
 
 
+@pytest.mark.once
 def test_full_disk_is_an_error_that_names_the_directory(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk; a new process, since it cannot be taken back."""
     code = (

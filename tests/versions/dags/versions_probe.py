@@ -12,6 +12,10 @@ from typing import Any
 from airflow.sdk import dag, task
 
 
+def first_of(pair: Any) -> Any:
+    return pair[0]
+
+
 @dag(schedule=None, start_date=datetime.datetime(2026, 1, 1))
 def versions_probe() -> None:
     @task
@@ -29,6 +33,12 @@ def versions_probe() -> None:
             "small": {"when": datetime.datetime(2026, 1, 1, tzinfo=utc), "tags": {"a", "b"}},
             "pair": (1, 2),
         }
+
+    @task
+    def numbers() -> Any:
+        from include.xcom import Items
+
+        return Items([{"number": 3}, {"number": 1}])
 
     @task
     def rows_of(number: int) -> list[int]:
@@ -60,7 +70,9 @@ def versions_probe() -> None:
         assert ti.xcom_pull(task_ids="second_try", key="attempt") == b"\x02" * 1000
 
     given: Any = outputs()
-    mapped = rows_of.expand(number=[3, 1])
+    items: Any = numbers()
+    # Every other way to map is in tests/core/test_handles_mapping.py.
+    mapped = rows_of.expand_kwargs(items.zip(items).map(first_of))
     second_try() >> check(frame(), given["records"], given["small"], mapped)
 
 
