@@ -8,6 +8,8 @@ LOCK := requirements/dev.txt
 SCRIPTS := $(addprefix scripts/,check-bakes check-links make-reference make-screenshots outdated release-check)
 # Of the Python that makes .venv; the first that fits is taken.
 export PYTHON
+# Whole files, in the order in which they are collected, and more than two since some only wait.
+PYTEST := $(PY) -m pytest -rs -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit-test docker-test test-versions coverage lint lock clean bench docs outdated
@@ -18,19 +20,20 @@ help:  ## Show this list
 demo: $(READY)  ## Bake a project, run its example Dags through Airflow, show what lies where (no Docker)
 	$(PY) demo/demo.py
 
-test: unit-test docker-test  ## Run every test; those with containers when an engine answers
+test: $(READY)  ## Run every test; those with containers when an engine answers
+	$(PYTEST) $(ARGS)
 
-unit-test: $(READY)  ## Run the tests without containers, two at a time
-	$(PY) -m pytest -rs -n 2 --dist loadfile -m 'not docker' $(ARGS)
+unit-test: $(READY)  ## Run the tests without containers
+	$(PYTEST) -m 'not docker' $(ARGS)
 
-docker-test: $(READY)  ## Run the tests with containers, one at a time
+docker-test: $(READY)  ## Run the tests with containers
 	$(PY) -m pytest -rs -m docker $(ARGS)
 
 test-versions: $(READY)  ## Run the payload tests and one Dag on Airflow 3.0 to 3.4
 	$(PY) tests/versions/run.py $(ARGS)
 
 coverage: $(READY)  ## Show which lines of the library no test without containers runs
-	$(PY) -m pytest -q -n 2 --dist loadfile -m 'not docker' --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(PYTEST) -m 'not docker' --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 bench: $(READY)  ## Measure the backend beside others, write docs/performance.md (ARGS=--quick: only print)
 	$(PY) benchmarks/bench.py $(ARGS)

@@ -20,15 +20,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 class _ByFile(LoadFileScheduling):
-    """Keep a file in one worker, since its tests share servers, and all of Airflow's components in one.
+    """Keep a file in one worker, since its tests share servers; all stacks in one, and all Airflows.
 
-    Two complete Airflows at a time are too much for two cores: their heartbeats would be late. Groups of
-    pytest-xdist 3.8 would do the same, but pytest 9.2 loses them.
+    Two stacks, or two complete Airflows at a time are too much for two cores: their heartbeats would be
+    late. Groups of pytest-xdist 3.8 would do the same, but pytest 9.2 loses them.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "airflow" if "pytest.mark.airflow" in _source(file) else file
+        return _kind(file) or file
+
+
+def _kind(file: str) -> str:
+    """Tell what a file of tests starts, if that is more than a process or two."""
+    if file.startswith("tests/docker/"):
+        return "docker"
+    return "airflow" if "pytest.mark.airflow" in _source(file) else ""
 
 
 @cache
@@ -42,8 +49,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the tests that take longest."""
-    items.sort(key=lambda item: item.get_closest_marker("airflow") is None)
+    """Start with the groups that take longest; the files at the end of the alphabet take seconds."""
+    order = ("docker", "airflow", "")
+    items.sort(key=lambda item: order.index(_kind(item.nodeid.partition("::")[0])))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The tests with containers: they run where they must, end in time, and tell what the services said."""
+"""The tests with containers: they run where they must, and tell what the services said."""
 
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ from stack import Stack
 spec = importlib.util.spec_from_file_location("tier", {str(TIER / "conftest.py")!r})
 tier = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tier)
-for name in ("makereport", "setup"):
-    globals()["pytest_runtest_" + name] = getattr(tier, "pytest_runtest_" + name)
-pytest_sessionfinish = tier.pytest_sessionfinish
-pytest_terminal_summary = tier.pytest_terminal_summary
-LIMIT
+pytest_runtest_makereport = tier.pytest_runtest_makereport
 
 class Answers(Stack):
     def compose(self, *arguments, check=True):
@@ -79,9 +75,9 @@ def child(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def reported(tmp_path: Path, test: str, limit: str = "") -> tuple[int, str]:
+def reported(tmp_path: Path, test: str) -> tuple[int, str]:
     """Run one test with the hooks of the tier."""
-    (tmp_path / "conftest.py").write_text(CONFTEST.replace("LIMIT", limit))
+    (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(test)
     return child(tmp_path, "-c", os.devnull, "--rootdir", ".", "test_it.py")
 
@@ -159,17 +155,6 @@ def test_failure_is_shown_when_there_is_no_report(tmp_path: Path) -> None:
     assert "states: not available: FileNotFoundError: docker is gone" in said
     assert "asked for /dags/d/dagRuns/r/taskInstances/t/logs/2" in said
     assert "INTERNALERROR" not in said
-
-
-def test_tier_that_takes_too_long_fails(tmp_path: Path) -> None:
-    """All tests together have 20 minutes, and the summary says what they took."""
-    test = "def test_it():\n    pass\n"
-    code, said = reported(tmp_path, test)
-    late, told = reported(tmp_path, test, limit="tier.LIMIT_SECONDS = 0")
-
-    assert (code, late) == (0, 1)
-    assert re.search(r"tests with containers: 0 s, of (1[2-9]|2[0-4])\d\d s", said)
-    assert re.search(r"tests with containers: 0 s, MORE THAN 0 s", told)
 
 
 def test_command_that_hangs_is_reported_with_what_it_said(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from baking import bake
 from engine import engine_refusal, give_up
-from stack import Stack, allowance, report, running
+from stack import Stack, report, running
 
 PROBES = Path(__file__).parent / "dags" / "stack_probes.py"
 
@@ -22,52 +22,23 @@ IMPATIENT = {
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
 }
 
-# What all tests of this folder may take together, on a machine that does nothing else.
-LIMIT_SECONDS = 20 * 60
-_spent: list[float] = []
-_allowed: list[float] = []
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything in this folder, and run it last: the stacks take the machine for themselves."""
-    here = [item for item in items if Path(__file__).parent in item.path.parents]
-    for item in here:
-        item.add_marker("docker")
-    items[:] = [item for item in items if item not in here] + here
+    """Mark everything in this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("docker")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach what the stacks say to the report of a test that failed, or of its fixtures."""
     outcome = yield
-    _spent.append(outcome.duration)
     if outcome.failed:
         for name, value in getattr(item, "funcargs", {}).items():
             if isinstance(value, Stack):
                 outcome.sections.append((f"services of {name}", report(value)))
     return outcome
-
-
-def pytest_runtest_setup() -> None:
-    """Remember how busy others keep the machine before the first stack does."""
-    if not _allowed:
-        _allowed.append(LIMIT_SECONDS * allowance())
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run whose container tests take too long together, however green they are."""
-    if _allowed and sum(_spent) > _allowed[0]:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what they took."""
-    if _allowed:
-        is_late = sum(_spent) > _allowed[0]
-        terminalreporter.line(
-            f"tests with containers: {sum(_spent):.0f} s, {'MORE THAN' if is_late else 'of'} {_allowed[0]:.0f} s",
-            red=is_late,
-        )
 
 
 @pytest.fixture(scope="session")
