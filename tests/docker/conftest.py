@@ -66,7 +66,8 @@ def project(template: Path, folder: Path, answers: dict[str, str]) -> Path:
     return baked.project
 
 
-@pytest.fixture(scope="session")
+# Both end with this folder, and not with the other tests of a worker.
+@pytest.fixture(scope="package")
 def local_stack(engine: None, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The default answers, started from what a colleague's clone has: no .env but the ports."""
     folder = project(template, tmp_path_factory.mktemp("local"), {"project_slug": "stack-local"})
@@ -75,7 +76,7 @@ def local_stack(engine: None, template: Path, tmp_path_factory: pytest.TempPathF
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def celery_stack(engine: None, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """CeleryExecutor with two workers, and polars."""
     answers = {"project_slug": "stack-celery", "executor": "CeleryExecutor", "dataframe_library": "polars"}
