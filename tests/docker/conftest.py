@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from baking import bake
 from engine import engine_refusal, give_up
 from stack import Stack, report, running
 
-PROBES = Path(__file__).parent / "dags" / "stack_probes.py"
+HERE = Path(__file__).parent
+PROBES = HERE / "dags" / "stack_probes.py"
 
 # Failures show themselves in seconds, not in minutes.
 IMPATIENT = {
@@ -22,12 +24,22 @@ IMPATIENT = {
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
 }
 
+_running: dict[str, ExitStack] = {}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark everything in this folder."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if HERE in item.path.parents:
             item.add_marker("docker")
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """End a stack after the last test that asks for it, and not with all the other tests of a worker."""
+    later = item.session.items[item.session.items.index(item) + 1 :]
+    wanted = {name for one in later if HERE in one.path.parents for name in getattr(one, "fixturenames", ())}
+    for name in _running.keys() - wanted:
+        _running.pop(name).close()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -66,20 +78,19 @@ def project(template: Path, folder: Path, answers: dict[str, str]) -> Path:
     return baked.project
 
 
-# Both end with this folder, and not with the other tests of a worker.
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def local_stack(engine: None, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The default answers, started from what a colleague's clone has: no .env but the ports."""
     folder = project(template, tmp_path_factory.mktemp("local"), {"project_slug": "stack-local"})
     (folder / "airflow_settings.yaml").unlink()
-    with running(folder, IMPATIENT) as stack:
-        yield stack
+    with ExitStack() as _running["local_stack"]:
+        yield _running["local_stack"].enter_context(running(folder, IMPATIENT))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def celery_stack(engine: None, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """CeleryExecutor with two workers, and polars."""
     answers = {"project_slug": "stack-celery", "executor": "CeleryExecutor", "dataframe_library": "polars"}
     folder = project(template, tmp_path_factory.mktemp("celery"), answers)
-    with running(folder, IMPATIENT, scale="worker=2") as stack:
-        yield stack
+    with ExitStack() as _running["celery_stack"]:
+        yield _running["celery_stack"].enter_context(running(folder, IMPATIENT, scale="worker=2"))
