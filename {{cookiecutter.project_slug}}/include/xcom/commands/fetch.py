@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 from ..reference import Coordinates, PayloadReference
-from ..settings import SECTION, load_settings
 from ..stores import Stored, store_of
 from ..units import format_size
 from .api import MISSING, AirflowAPI
@@ -62,13 +61,6 @@ def find_payload(
             hint = "" if target.map_index >= 0 else "; of a mapped task, name one with --map-index N"
             raise CommandError(f"Airflow has no {target}{hint}")
         return row, PayloadReference.from_row(row)
-    settings = load_settings()
-    if not settings.allows(target):
-        allowed = ", ".join((settings.root, *settings.read_uris))
-        raise CommandError(
-            f"{target} is outside of what this deployment may read ({allowed}). Check the URI, or add its place to "
-            f"[{SECTION}] read_uris"
-        )
     stored = store_of(target).describe(target)
     extension = target.rpartition("/")[2].partition(".")[2]
     return MISSING, PayloadReference(

@@ -63,9 +63,9 @@ def store_of(uri: str) -> Store:
     if not settings.allows(uri) or not is_utf8(uri):
         allowed = ", ".join((settings.root, *settings.read_uris))
         raise ReferenceNotAllowedError(
-            f"The XCom row points to {shortened(uri)}, which is outside of what this deployment may read "
-            f"({allowed}). If that place is right, add it to [gcs_xcom] read_uris; otherwise find out who wrote "
-            "the row, and clear the task. Nothing was read or deleted.",
+            f"{shortened(uri)} is outside of what this deployment may read ({allowed}). If that place is right, add "
+            "it to [gcs_xcom] read_uris; otherwise find out who wrote this XCom, and clear its task. Nothing was "
+            "read or deleted.",
             uri=uri,
         )
     if uri.startswith(settings.root):
