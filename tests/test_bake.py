@@ -20,6 +20,7 @@ from baking import (
     REPOSITORY,
     TEMPLATE_FOLDER,
     Baked,
+    bake,
     clean_environment,
     contents_of,
     files_of,
@@ -104,6 +105,19 @@ def test_answers_arrive_where_they_belong(project: Path, combination: str) -> No
     assert ("celery" in text["requirements.txt"]) == (answers["executor"] == "CeleryExecutor")
     assert "gs://my-airflow-xcom" in text["README.md"]
     assert text["README.md"].startswith("# My Airflow\n")
+
+
+def test_caches_of_a_checkout_in_use_do_not_stop_the_bake(template: Path, tmp_path: Path) -> None:
+    """Whoever has linted the template has them; cookiecutter takes some of ruff's for text."""
+    checkout = shutil.copytree(template, tmp_path / "checkout")
+    cache = checkout / TEMPLATE_FOLDER / ".ruff_cache/0.17.6/8146804573387144303"
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(b"it begins as text\n" * 100 + b"\x90 {{ cookiecutter.none }}")
+
+    baked = bake(checkout, tmp_path / "out", {})
+
+    assert baked.exit_code == 0, baked.said
+    assert (baked.project / "include/xcom_backend.py").exists()
 
 
 def test_baking_takes_less_than_two_seconds(template: Path, tmp_path: Path) -> None:
