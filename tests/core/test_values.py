@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import io
 import json
 import os
@@ -9,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import traceback
-from collections import namedtuple
+from collections import ChainMap, namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import example_values as values
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pydantic
 import pytest
 from airflow.sdk.bases.xcom import BaseXCom
@@ -305,6 +307,16 @@ ADVICE: dict[str, tuple[Callable[[], Any], str]] = {
     "figure": (_figure, "savefig"),
     "estimator": (_estimator, r"joblib or skops, and return File\(path\)"),
     "class": (lambda: Path, "return an instance or the name"),
+    "array": (lambda: array.array("d", [1]), r"return numpy\.asarray\(\.\.\.\) of it"),
+    "chain-map": (lambda: ChainMap({}), r"return dict\(\.\.\.\) of it"),
+    "offset": (pd.offsets.MonthEnd, r"return \.freqstr of it"),
+    "record": (lambda: np.zeros(1, "i4,f8")[0], r"return \.item\(\) of it"),
+    "dtype": (lambda: np.dtype("i4"), r"return str\(\.\.\.\) of it"),
+    "arrow-array": (lambda: pa.array([1]), r"return \.to_pylist\(\) of it, or a pyarrow\.table"),
+    "arrow-chunks": (lambda: pa.chunked_array([[1]]), r"return \.to_pylist\(\) of it, or a pyarrow\.table"),
+    "arrow-scalar": (lambda: pa.scalar(1), r"return \.as_py\(\) of it"),
+    "arrow-schema": (lambda: pa.schema([]), r"return \.serialize\(\)\.to_pybytes\(\) of it"),
+    "arrow-type": (pa.int8, r"return str\(\.\.\.\) of it"),
 }
 
 
@@ -322,12 +334,27 @@ def test_value_that_no_backend_can_store_is_answered_with_what_to_return(
         value.close()
 
 
-def test_serialiser_of_a_class_that_fails_is_named_with_its_error() -> None:
+def test_class_that_can_only_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is permitted or not: permission would not help."""
+    for patterns in ("airflow.*", "airflow.* example_values.*"):
+        permit(patterns, monkeypatch)
+
+        with pytest.raises(
+            UnsupportedTypeError, match=r"at value\[0\]: it has a serialize\(\), but no deseri"
+        ):
+            payloads.store([values.HalfSerialised()], HERE)
+
+
+def test_serialiser_of_a_class_that_fails_is_named_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The chain leads to the class's own code."""
+    monkeypatch.setattr(
+        values.HalfSerialised, "deserialize", lambda data, version: data["gone"], raising=False
+    )
+
     with pytest.raises(UnsupportedTypeError, match=r"at value\[0\]: its serialize\(\) and deser") as caught:
         payloads.store([values.HalfSerialised()], HERE)
 
-    assert isinstance(caught.value.__cause__, AttributeError)
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_class_that_airflow_does_not_permit_is_refused_with_the_setting(

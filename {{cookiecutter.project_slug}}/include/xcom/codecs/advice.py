@@ -16,9 +16,14 @@ _ADVICE = {
         "builtins.generator builtins.map builtins.filter builtins.zip builtins.enumerate builtins.reversed "
         "builtins.list_iterator"
     ),
-    "return list(...) of it": "builtins.dict_keys builtins.dict_values builtins.dict_items",
-    "return dict(...) of it": "builtins.mappingproxy",
+    "return list(...) of it": "builtins.dict_keys builtins.dict_values builtins.dict_items collections.UserList",
+    "return dict(...) of it": "builtins.mappingproxy collections.ChainMap collections.UserDict",
     "return bytes(...) of it": "builtins.memoryview",
+    "return (start, stop, step)": "builtins.slice",
+    "return datetime(*value[:6])": "time.struct_time",
+    "return str(...) of it": (
+        "collections.UserString numpy.dtype polars.datatypes.classes.DataType pyarrow.lib.DataType"
+    ),
     "return what it returns when it is called": (
         "builtins.function builtins.method builtins.builtin_function_or_method functools.partial"
     ),
@@ -72,7 +77,16 @@ _ADVICE = {
     "return .toPandas(), or write a table and return its name": "pyspark.sql.dataframe.DataFrame",
     "return .compute() of it": "dask.dataframe.core.DataFrame",
     "return .filled(...) of it, or a dict of its .data and .mask": "numpy.ma.MaskedArray numpy.ma.core.MaskedArray",
-    "return numpy.asarray(...) of it": "numpy.matrix numpy.ndarray",
+    "return numpy.asarray(...) of it": "array.array numpy.matrix numpy.ndarray",
+    "return .item() of it": "numpy.void",
+    "return float(...) of it, or str(...) to keep every digit": "numpy.longdouble",
+    "return .freqstr of it": "pandas._libs.tslibs.offsets.BaseOffset",
+    "return .to_pylist() of it, or a pyarrow.table(...) with it as a column": (
+        "pyarrow.lib.Array pyarrow.lib.ChunkedArray"
+    ),
+    "return .as_py() of it": "pyarrow.lib.Scalar",
+    "return .to_pybytes() of it": "pyarrow.lib.Buffer",
+    "return .serialize().to_pybytes() of it": "pyarrow.lib.Schema",
     "return .toarray(), or a dict of its arrays": "scipy.sparse._base._spbase",
     "save it with figure.savefig(buffer) into io.BytesIO() and return buffer.getvalue()": "matplotlib.figure.Figure",
     "save it into io.BytesIO() and return buffer.getvalue()": "PIL.Image.Image",

@@ -399,6 +399,11 @@ class TaggedWriter:
 
     def _serialized(self, value: Any, kind: Any) -> Any:
         """Write what the class's own ``serialize()`` returns."""
+        if not callable(getattr(kind, "deserialize", None)):
+            raise UnsupportedTypeError(
+                "it has a serialize(), but no deserialize(data, version) that reads it back; return a dict",
+                type=type_name(kind),
+            )
         name, version = self._name(kind), getattr(kind, "__version__", 0)
         try:
             node = self._node(value.serialize())
