@@ -4,8 +4,8 @@ For each version: an environment in ``.cache/versions``, the tests of a generate
 through ``airflow dags test`` with its metrics, and what the API server then says to the sweep, to a
 forged reference and to the payload viewer. The oldest and the newest run every test but those marked
 ``once``, those between them the ones that Airflow has a part in; a version that is named runs every
-test. Prints a table and exits with 1 if anything failed. What this machine cannot run, because no interpreter fits, is listed
-and not counted.
+test. Prints a table and exits with 1 if anything failed. What this machine cannot run, because no
+interpreter fits, is listed and not counted.
 
     python tests/versions/run.py [NAME ...] [--jobs N] [--newest]
 """
